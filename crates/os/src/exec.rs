@@ -1,0 +1,122 @@
+//! Starting the program's own file anew, with a socket to its starter.
+#![allow(unsafe_code)] // `pre_exec`, and the environment of a process that has one thread.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use rustix::net::sockopt::socket_type;
+
+use crate::fork::{Forked, kill_and_reap};
+use crate::pidfd::PidFd;
+
+/// Tells a fresh process that it is one of ours: `ROLE:INODE`, the inode being that of the socket
+/// which is its standard input. Everything else in the environment is the starter's own, since test
+/// harnesses find themselves by it.
+const MARKER: &str = "MULTIPROC_CHILD";
+
+/// What the new process keeps of its starter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// What a child of `std::process::Command` keeps: output, and descriptors not closed on exec.
+    Usual,
+    /// Nothing open at all: output goes to `/dev/null`.
+    Nothing,
+}
+
+/// Starts the program's own file. `socket` becomes the new process's standard input, from which
+/// [`take_over`] takes it.
+///
+/// # Errors
+///
+/// The process is a setuid program, or the system has no process, memory or descriptor left.
+pub fn exec_self(role: &str, socket: OwnedFd, keep: Keep) -> io::Result<Forked> {
+    refuse_setuid()?;
+    let inode = inode(&socket)?;
+    let mut arguments = arguments()?.into_iter();
+    let mut command = Command::new("/proc/self/exe");
+    if let Some(name) = arguments.next() {
+        command.arg0(name);
+    }
+    command.args(arguments).env(MARKER, format!("{role}:{inode}")).stdin(Stdio::from(socket));
+    if keep == Keep::Nothing {
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        // SAFETY: the closure runs between fork and exec, makes one system call and allocates nothing.
+        unsafe { command.pre_exec(close_all_on_exec) };
+    }
+    // Dropping the handle neither kills nor waits.
+    let pid = command.spawn()?.id();
+    match PidFd::open(pid) {
+        Ok(pidfd) => Ok(Forked { pid, pidfd }),
+        Err(error) => {
+            kill_and_reap(pid);
+            Err(error)
+        }
+    }
+}
+
+/// In a process that [`exec_self`] has started: its role, and the socket to its starter. `None` in
+/// any other process.
+///
+/// The marker is gone afterwards. Standard input is left open on `/dev/null`.
+///
+/// # Safety
+///
+/// The process has one thread: the environment is changed.
+pub unsafe fn take_over() -> io::Result<Option<(String, OwnedFd)>> {
+    let Some(marker) = std::env::var_os(MARKER) else { return Ok(None) };
+    // SAFETY: the caller says that there is one thread.
+    unsafe { std::env::remove_var(MARKER) };
+    let Some((role, inode_of_socket)) = marker.to_str().and_then(|text| text.split_once(':'))
+    else {
+        return Ok(None);
+    };
+    let stdin = rustix::stdio::stdin();
+    // A marker that was inherited past the process it was meant for does not name its stdin.
+    if socket_type(stdin).is_err() || inode(stdin)?.to_string() != inode_of_socket {
+        return Ok(None);
+    }
+    let socket = rustix::io::fcntl_dupfd_cloexec(stdin, 3)?;
+    rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
+    Ok(Some((role.to_string(), socket)))
+}
+
+/// Tells whether this process was started by [`exec_self`] and has not taken over yet.
+pub fn is_marked() -> bool {
+    std::env::var_os(MARKER).is_some()
+}
+
+fn inode(fd: impl AsFd) -> io::Result<u64> {
+    Ok(rustix::fs::fstat(fd)?.st_ino)
+}
+
+/// The command line, from the kernel: before `main`, std does not have it everywhere.
+fn arguments() -> io::Result<Vec<OsString>> {
+    let mut bytes = std::fs::read("/proc/self/cmdline")?;
+    bytes.pop();
+    Ok(bytes.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect())
+}
+
+fn close_all_on_exec() -> io::Result<()> {
+    // SAFETY: marks descriptors; nothing is closed in this process that anything still uses.
+    let result =
+        unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The environment of a setuid program is its caller's: whoever can set a variable must not be able
+/// to have it run functions.
+fn refuse_setuid() -> io::Result<()> {
+    // SAFETY: reads a number that the kernel gave to the process.
+    if unsafe { libc::getauxval(libc::AT_SECURE) } == 0 {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::PermissionDenied,
+        "a setuid or setgid program cannot start copies of itself: start the child with \
+         std::process::Command and a clean environment",
+    ))
+}

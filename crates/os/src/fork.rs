@@ -1,0 +1,81 @@
+//! The only `fork`.
+#![allow(unsafe_code, clippy::disallowed_methods)] // fork(2) and _exit(2) stand here alone.
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::pidfd::PidFd;
+
+/// A process that was forked off and is a child of the caller.
+#[derive(Debug)]
+pub struct Forked {
+    /// Its number.
+    pub pid: u32,
+    /// Its descriptor.
+    pub pidfd: PidFd,
+}
+
+/// Copies the process. The copy runs `child` and ends with the code that it gives.
+///
+/// The copy ends by `_exit`: no exit handlers, no destructors of the caller's frames. A panic in
+/// `child` ends it with `SIGABRT`.
+///
+/// # Errors
+///
+/// The process has more than one thread: the copy would have one only, with every lock that another
+/// thread held locked for ever. Or the system has no process, memory or descriptor left.
+pub fn fork(child: impl FnOnce() -> i32) -> io::Result<Forked> {
+    let threads = threads()?;
+    if threads != 1 {
+        return Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            format!(
+                "the process has {threads} threads, and a forked copy would have one, with the locks \
+                 of the others locked for ever: use the start method ForkServer or Spawn"
+            ),
+        ));
+    }
+    // SAFETY: there is no other thread, so that the copy finds every lock and the heap in a state
+    // that this very code left them in.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            let code =
+                catch_unwind(AssertUnwindSafe(child)).unwrap_or_else(|_| std::process::abort());
+            exit_now(code)
+        }
+        pid => {
+            let pid = pid.unsigned_abs();
+            match PidFd::open(pid) {
+                Ok(pidfd) => Ok(Forked { pid, pidfd }),
+                Err(error) => {
+                    kill_and_reap(pid);
+                    Err(error)
+                }
+            }
+        }
+    }
+}
+
+/// Ends the process at once: no exit handlers, no buffers written.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: ends the process and touches nothing.
+    unsafe { libc::_exit(code) }
+}
+
+/// How many threads the process has.
+pub fn threads() -> io::Result<u64> {
+    // A directory in proc has as many links as directories in it, and its own two.
+    let tasks = std::fs::metadata("/proc/self/task")?;
+    Ok(tasks.nlink().saturating_sub(2))
+}
+
+/// Undoes a fork whose result cannot be used. The number is still the child's: nobody reaped it.
+pub(crate) fn kill_and_reap(pid: u32) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
+        let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        let wait = || rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+        let _reaped = rustix::io::retry_on_intr(wait);
+    }
+}

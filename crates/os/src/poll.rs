@@ -1,0 +1,51 @@
+//! Waiting until descriptors are ready.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+
+use crate::deadline::Deadline;
+
+/// Waits until at least one of the descriptors can be read (or is at its end), or until the deadline.
+///
+/// Returns whether each is ready; all `false` means that the deadline passed.
+pub fn readable<const N: usize>(
+    fds: [BorrowedFd<'_>; N],
+    deadline: Deadline,
+) -> io::Result<[bool; N]> {
+    let mut polled = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+    poll(&mut polled, deadline)?;
+    Ok(polled.map(|fd| !fd.revents().is_empty()))
+}
+
+/// Waits until the descriptor can be written (or its other end is closed), or until the deadline.
+///
+/// Returns `false` if the deadline passed.
+pub fn writable(fd: impl AsFd, deadline: Deadline) -> io::Result<bool> {
+    let mut polled = [PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::OUT)];
+    poll(&mut polled, deadline)?;
+    Ok(!polled[0].revents().is_empty())
+}
+
+fn poll(fds: &mut [PollFd<'_>], deadline: Deadline) -> io::Result<()> {
+    loop {
+        // A signal costs the time that had passed: what remains is asked for anew.
+        let timeout = deadline.remaining().map(timespec);
+        match rustix::event::poll(fds, timeout.as_ref()) {
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// The longest that the kernel takes, some 292 billion years, stands for anything longer.
+pub(crate) fn timespec(duration: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: duration.subsec_nanos().into(),
+    }
+}

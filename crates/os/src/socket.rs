@@ -1,0 +1,131 @@
+//! Packets with file descriptors over Unix sockets that keep message boundaries.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::{Errno, retry_on_intr};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
+
+/// The most file descriptors that one packet takes: the kernel's `SCM_MAX_FD`.
+pub const MAX_FDS: usize = 253;
+
+const CONTROL_SPACE: usize = rustix::cmsg_space!(ScmRights(MAX_FDS));
+
+/// Whether a call may block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// The call blocks until it can be done.
+    Block,
+    /// The call fails with [`io::ErrorKind::WouldBlock`] instead of blocking.
+    ///
+    /// It is asked of this one call and not of the descriptor: a descriptor that travels shares its
+    /// `O_NONBLOCK` flag with every process that holds it.
+    Try,
+}
+
+/// A packet as it was received.
+#[derive(Debug)]
+pub struct Packet {
+    /// How many bytes it has. More than the buffer held means that the rest is lost.
+    pub len: usize,
+    /// The descriptors that came with it, closed on exec.
+    pub fds: Vec<OwnedFd>,
+}
+
+/// Makes two connected sockets of type `SOCK_SEQPACKET`, closed on exec.
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = SocketFlags::CLOEXEC;
+    Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
+}
+
+/// Sends one packet: the parts one after the other, and duplicates of the descriptors.
+///
+/// A packet goes whole or not at all. Never raises `SIGPIPE`.
+///
+/// # Errors
+///
+/// `EMSGSIZE`: larger than the socket's send buffer. `ETOOMANYREFS`: as many descriptors are under
+/// way as this user may have open. `EPIPE` or `ECONNRESET`: the other end is closed.
+pub fn send(
+    socket: impl AsFd,
+    parts: &[IoSlice<'_>],
+    fds: &[BorrowedFd<'_>],
+    wait: Wait,
+) -> io::Result<()> {
+    let flags = match wait {
+        Wait::Block => SendFlags::NOSIGNAL,
+        Wait::Try => SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+    };
+    let mut space = [MaybeUninit::<u8>::uninit(); CONTROL_SPACE];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{} descriptors in one packet, the kernel takes {MAX_FDS}", fds.len()),
+        ));
+    }
+    let socket = socket.as_fd();
+    retry_on_intr(|| rustix::net::sendmsg(socket, parts, &mut control, flags))?;
+    Ok(())
+}
+
+/// Receives one packet into `buffer`. `None` means that the other end is closed.
+///
+/// # Errors
+///
+/// `EMFILE` where this process had no room for all descriptors of the packet: the packet is lost,
+/// and the descriptors that did arrive are closed.
+pub fn recv(socket: impl AsFd, buffer: &mut [u8], wait: Wait) -> io::Result<Option<Packet>> {
+    let mut flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::TRUNC;
+    if wait == Wait::Try {
+        flags |= RecvFlags::DONTWAIT;
+    }
+    let mut space = [MaybeUninit::<u8>::uninit(); CONTROL_SPACE];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let socket = socket.as_fd();
+    let result = retry_on_intr(|| {
+        let mut parts = [IoSliceMut::new(buffer)];
+        rustix::net::recvmsg(socket, &mut parts, &mut control, flags)
+    });
+    let message = match result {
+        Ok(message) => message,
+        Err(Errno::CONNRESET) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let mut fds = Vec::new();
+    for part in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(received) = part {
+            fds.extend(received);
+        }
+    }
+    if message.flags.contains(ReturnFlags::CTRUNC) {
+        return Err(Errno::MFILE.into());
+    }
+    // Every packet of ours has a header, so that one without bytes can only be the end.
+    if message.bytes == 0 {
+        return Ok(None);
+    }
+    Ok(Some(Packet { len: message.bytes, fds }))
+}
+
+/// Tells whether the error says that the other end is closed.
+pub fn is_closed(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+}
+
+/// Tells whether the error says that the call would have blocked.
+///
+/// Too many descriptors under way count as a full socket: they are taken out sooner or later.
+pub fn is_full(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+        || error.raw_os_error() == Some(Errno::TOOMANYREFS.raw_os_error())
+}
+
+/// Tells whether the error says that the packet is larger than the socket's send buffer.
+pub fn is_too_large(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::MSGSIZE.raw_os_error())
+}
