@@ -11,6 +11,8 @@ compile_error!("multiproc runs on 64-bit Linux");
 pub mod deadline;
 pub mod patience;
 
+pub mod memory;
+
 pub mod poll;
 pub mod reactor;
 pub mod socket;
