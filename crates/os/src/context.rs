@@ -8,8 +8,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use rustix::fs::{Mode, OFlags};
-use rustix::io::FdFlags;
 use rustix::thread::CpuSet;
+
+use crate::fork::threads;
 
 /// How many resources the kernel limits: `RLIM_NLIMITS`.
 pub const LIMITS: usize = 16;
@@ -31,13 +32,17 @@ pub fn environment() -> Vec<u8> {
 
 /// Replaces all variables by those of the block.
 ///
-/// # Safety
+/// # Errors
 ///
-/// The process has one thread.
-pub unsafe fn set_environment(block: &[u8]) {
+/// The process has more than one thread: another could be reading them.
+pub fn set_environment(block: &[u8]) -> io::Result<()> {
+    if threads()? != 1 {
+        let text = "cannot change the environment of a process with threads";
+        return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+    }
     let old: Vec<OsString> = std::env::vars_os().map(|(name, _)| name).collect();
     for name in old {
-        // SAFETY: the caller says that there is one thread.
+        // SAFETY: there is no other thread.
         unsafe { std::env::remove_var(name) };
     }
     for entry in block.split(|byte| *byte == 0) {
@@ -47,6 +52,7 @@ pub unsafe fn set_environment(block: &[u8]) {
         // SAFETY: as above.
         unsafe { std::env::set_var(OsStr::from_bytes(name), OsString::from_vec(value.to_vec())) };
     }
+    Ok(())
 }
 
 /// The bits that are taken from the mode of new files.
@@ -113,6 +119,12 @@ pub fn working_directory() -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(".", flags, Mode::empty())?)
 }
 
+/// What tells the working directory from any other, as long as someone is in it.
+pub fn working_directory_id() -> io::Result<(u64, u64)> {
+    let stat = rustix::fs::stat(".")?;
+    Ok((stat.st_dev, stat.st_ino))
+}
+
 /// Changes the working directory.
 pub fn set_working_directory(directory: impl AsFd) -> io::Result<()> {
     Ok(rustix::process::fchdir(directory)?)
@@ -124,26 +136,27 @@ pub fn standard_streams() -> [Option<OwnedFd>; 3] {
     streams.map(|fd| fd.try_clone_to_owned().ok())
 }
 
-/// Makes the descriptors standard input, output and error; closed ones become `/dev/null`.
+/// Makes the descriptors standard input, output and error; `/dev/null` stands in for `None`.
 pub fn set_standard_streams(streams: [Option<BorrowedFd<'_>>; 3]) -> io::Result<()> {
-    let null;
-    let null = if streams.iter().any(Option::is_none) {
-        null = File::options().read(true).write(true).open("/dev/null")?;
-        Some(null.as_fd())
-    } else {
-        None
-    };
-    let [stdin, stdout, stderr] = streams.map(|stream| stream.or(null));
-    if let Some(fd) = stdin {
-        rustix::stdio::dup2_stdin(fd)?;
+    let [stdin, stdout, stderr] = streams;
+    set_standard_input(stdin)?;
+    or_null(stdout, |fd| Ok(rustix::stdio::dup2_stdout(fd)?))?;
+    or_null(stderr, |fd| Ok(rustix::stdio::dup2_stderr(fd)?))
+}
+
+/// Makes the descriptor standard input; `/dev/null` stands in for `None`.
+pub fn set_standard_input(stdin: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    or_null(stdin, |fd| Ok(rustix::stdio::dup2_stdin(fd)?))
+}
+
+fn or_null(
+    fd: Option<BorrowedFd<'_>>,
+    set: impl FnOnce(BorrowedFd<'_>) -> io::Result<()>,
+) -> io::Result<()> {
+    match fd {
+        Some(fd) => set(fd),
+        None => set(File::options().read(true).write(true).open("/dev/null")?.as_fd()),
     }
-    if let Some(fd) = stdout {
-        rustix::stdio::dup2_stdout(fd)?;
-    }
-    if let Some(fd) = stderr {
-        rustix::stdio::dup2_stderr(fd)?;
-    }
-    Ok(())
 }
 
 /// Who the process is to the kernel: user, groups and namespaces. A copy of the process that was
@@ -160,62 +173,27 @@ pub fn credentials() -> io::Result<Vec<u64>> {
     Ok(all)
 }
 
-/// Sets how the process takes `SIGPIPE` and `SIGINT`.
+/// Has a write to a closed pipe be an error instead of a signal.
 ///
-/// A write to a closed pipe is an error in Rust, which std arranges for before `main`, and which
-/// must be arranged for by whoever takes over earlier.
-pub fn set_signals(interrupt: Interrupt) {
-    // SAFETY: sets dispositions that run no code of this process.
-    unsafe {
-        libc::signal(libc::SIGPIPE, libc::SIG_IGN);
-        let disposition = match interrupt {
-            Interrupt::Ignored => libc::SIG_IGN,
-            Interrupt::Ends => libc::SIG_DFL,
-        };
-        libc::signal(libc::SIGINT, disposition);
-    }
+/// std arranges for it before `main`; whoever takes over earlier must do so too.
+pub fn ignore_broken_pipe() {
+    // SAFETY: sets a disposition that runs no code of this process.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
 
-/// What `SIGINT` does to the process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Interrupt {
-    /// Nothing.
-    Ignored,
-    /// It ends the process.
-    Ends,
+/// Sets whether `SIGINT`, as from Ctrl-C, does nothing, or ends the process.
+pub fn ignore_interrupt(ignore: bool) {
+    let disposition = if ignore { libc::SIG_IGN } else { libc::SIG_DFL };
+    // SAFETY: sets a disposition that runs no code of this process.
+    unsafe { libc::signal(libc::SIGINT, disposition) };
 }
 
-/// Tells what `SIGINT` does now. A handler counts as [`Interrupt::Ends`]: a child has none.
-pub fn interrupt() -> Interrupt {
+/// Tells whether `SIGINT` does nothing now. A handler is not nothing, and a child does not have it.
+pub fn ignores_interrupt() -> bool {
     // SAFETY: `sigaction` writes one `sigaction` to `action`, for which all zeros is a valid value.
-    let ignored = unsafe {
+    unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         libc::sigaction(libc::SIGINT, std::ptr::null(), &mut action) == 0
             && action.sa_sigaction == libc::SIG_IGN
-    };
-    if ignored { Interrupt::Ignored } else { Interrupt::Ends }
-}
-
-/// Moves the descriptor to the lowest place that no standard stream takes and closes all others
-/// above it.
-///
-/// # Safety
-///
-/// Nothing in this process uses the descriptors that are closed, or closes them once more.
-pub unsafe fn keep_only(fd: OwnedFd) -> io::Result<OwnedFd> {
-    const PLACE: i32 = 3;
-    use std::os::fd::{FromRawFd, IntoRawFd, RawFd};
-    let old: RawFd = fd.into_raw_fd();
-    if old != PLACE {
-        // SAFETY: `PLACE` is one of those that the caller gives up.
-        if unsafe { libc::dup3(old, PLACE, libc::O_CLOEXEC) } == -1 {
-            return Err(io::Error::last_os_error());
-        }
     }
-    // SAFETY: as above.
-    unsafe { libc::syscall(libc::SYS_close_range, PLACE + 1, u32::MAX, 0) };
-    // SAFETY: `PLACE` is open and belongs to nobody else.
-    let kept = unsafe { OwnedFd::from_raw_fd(PLACE) };
-    rustix::io::fcntl_setfd(&kept, FdFlags::CLOEXEC)?;
-    Ok(kept)
 }

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use rustix::net::sockopt::socket_type;
 
-use crate::fork::{Forked, kill_and_reap};
+use crate::fork::{Forked, kill_and_reap, threads};
 use crate::pidfd::PidFd;
 
 /// Tells a fresh process that it is one of ours: `ROLE:INODE`, the inode being that of the socket
@@ -61,15 +61,15 @@ pub fn exec_self(role: &str, socket: OwnedFd, keep: Keep) -> io::Result<Forked> 
 /// In a process that [`exec_self`] has started: its role, and the socket to its starter. `None` in
 /// any other process.
 ///
-/// The marker is gone afterwards. Standard input is left open on `/dev/null`.
-///
-/// # Safety
-///
-/// The process has one thread: the environment is changed.
-pub unsafe fn take_over() -> io::Result<Option<(String, OwnedFd)>> {
+/// The marker is gone afterwards, unless a constructor has started threads, which may read the
+/// environment; it is harmless then, since it no longer names what standard input is. That is left
+/// open on `/dev/null`.
+pub fn take_over() -> io::Result<Option<(String, OwnedFd)>> {
     let Some(marker) = std::env::var_os(MARKER) else { return Ok(None) };
-    // SAFETY: the caller says that there is one thread.
-    unsafe { std::env::remove_var(MARKER) };
+    if threads()? == 1 {
+        // SAFETY: there is no other thread.
+        unsafe { std::env::remove_var(MARKER) };
+    }
     let Some((role, inode_of_socket)) = marker.to_str().and_then(|text| text.split_once(':'))
     else {
         return Ok(None);
@@ -86,7 +86,10 @@ pub unsafe fn take_over() -> io::Result<Option<(String, OwnedFd)>> {
 
 /// Tells whether this process was started by [`exec_self`] and has not taken over yet.
 pub fn is_marked() -> bool {
-    std::env::var_os(MARKER).is_some()
+    let Some(marker) = std::env::var_os(MARKER) else { return false };
+    let marked = marker.to_str().and_then(|text| text.split_once(':'));
+    let stdin = inode(rustix::stdio::stdin());
+    marked.is_some_and(|(_, socket)| stdin.is_ok_and(|inode| inode.to_string() == socket))
 }
 
 fn inode(fd: impl AsFd) -> io::Result<u64> {

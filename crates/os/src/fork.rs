@@ -2,6 +2,7 @@
 #![allow(unsafe_code, clippy::disallowed_methods)] // fork(2) and _exit(2) stand here alone.
 
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -55,6 +56,32 @@ pub fn fork(child: impl FnOnce() -> i32) -> io::Result<Forked> {
                 }
             }
         }
+    }
+}
+
+/// Copies the process as [`fork`] does. The copy has no descriptor but the standard streams and
+/// `fd`, which it hands to `child`.
+///
+/// `child` captures nothing, so that nothing is left that would use or close what the copy has not.
+pub fn fork_with(fd: BorrowedFd<'_>, child: fn(OwnedFd) -> i32) -> io::Result<Forked> {
+    fork(|| match keep_only(fd) {
+        Ok(fd) => child(fd),
+        Err(_) => 1,
+    })
+}
+
+/// Moves the descriptor to the first place after the standard streams and closes all others there.
+fn keep_only(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    const PLACE: RawFd = 3;
+    let old = fd.as_raw_fd();
+    // SAFETY: `fork_with` says why nothing uses what is closed or replaced here, the owner of `fd`
+    // among it, so that `PLACE` belongs to nobody else.
+    unsafe {
+        if old != PLACE && libc::dup3(old, PLACE, libc::O_CLOEXEC) == -1 {
+            return Err(io::Error::last_os_error());
+        }
+        libc::syscall(libc::SYS_close_range, PLACE + 1, libc::c_uint::MAX, 0);
+        Ok(OwnedFd::from_raw_fd(PLACE))
     }
 }
 

@@ -17,6 +17,7 @@ pub mod poll;
 pub mod reactor;
 pub mod socket;
 
+pub mod constructors;
 pub mod context;
 pub mod exec;
 pub mod fork;

@@ -1,10 +1,9 @@
 //! Waiting for many descriptors at once.
 
-use std::fmt;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::buffer::spare_capacity;
 use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::io::Errno;
 
@@ -12,16 +11,16 @@ use crate::deadline::Deadline;
 use crate::poll::timespec;
 
 /// A set of descriptors, each with a token of the caller's, that is waited on as one.
+#[derive(Debug)]
 pub struct Reactor {
     epoll: OwnedFd,
-    events: Vec<epoll::Event>,
 }
 
 impl Reactor {
     /// Makes an empty set.
     pub fn new() -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        Ok(Reactor { epoll, events: Vec::with_capacity(64) })
+        Ok(Reactor { epoll })
     }
 
     /// Adds a descriptor, which must be [removed](Reactor::remove) before it is closed: the kernel
@@ -36,26 +35,20 @@ impl Reactor {
         Ok(epoll::delete(&self.epoll, fd)?)
     }
 
-    /// Waits until a descriptor can be read or is at its end, and gives the tokens of those.
+    /// Waits until a descriptor can be read or is at its end, and gives the tokens of some of those.
     ///
     /// None means that the deadline passed.
-    pub fn wait(&mut self, deadline: Deadline) -> io::Result<impl Iterator<Item = u64> + '_> {
-        self.events.clear();
+    pub fn wait(&self, deadline: Deadline) -> io::Result<Vec<u64>> {
+        const AT_ONCE: usize = 64;
+        let mut events = [const { MaybeUninit::uninit() }; AT_ONCE];
         loop {
             let timeout = deadline.remaining().map(timespec);
-            match epoll::wait(&self.epoll, spare_capacity(&mut self.events), timeout.as_ref()) {
-                Ok(_) => break,
+            match epoll::wait(&self.epoll, &mut events, timeout.as_ref()) {
+                Ok((ready, _)) => return Ok(ready.iter().map(|event| event.data.u64()).collect()),
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(self.events.iter().map(|event| event.data.u64()))
-    }
-}
-
-impl fmt::Debug for Reactor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reactor").field("epoll", &self.epoll).finish_non_exhaustive()
     }
 }
 

@@ -1,1 +1,33 @@
-//! Being written.
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+#![warn(clippy::unwrap_used, clippy::expect_used)]
+
+mod builder;
+mod current;
+mod error;
+mod init;
+mod process;
+mod start_method;
+
+mod boot;
+mod child;
+mod fork;
+mod fork_server;
+mod panics;
+mod reaper;
+mod report;
+mod spawn;
+
+pub use builder::Builder;
+pub use current::{CurrentProcess, cpu_count, current_process};
+pub use error::{Error, Panic};
+pub use init::init;
+pub use process::Process;
+pub use start_method::StartMethod;
+
+#[doc(hidden)]
+pub mod __private {
+    //! What [`init_before_main`](crate::init_before_main) expands to.
+    pub use crate::init::init_from_constructor;
+    pub use multiproc_os::constructors::Constructor;
+}

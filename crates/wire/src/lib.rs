@@ -1,1 +1,18 @@
-//! Being written.
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+#![warn(clippy::unwrap_used, clippy::expect_used)]
+
+mod endpoint;
+mod error;
+mod explain;
+mod fd;
+mod frame;
+mod message;
+mod table;
+
+pub use endpoint::Endpoint;
+pub use error::Error;
+pub use fd::{Fd, SharedFd, UniqueFd};
+pub use frame::INLINE_MAX;
+pub use message::{Message, Moved, Reader, Rejected, decode, encode, encode_move};
+pub use table::fail;

@@ -1,0 +1,159 @@
+//! What a child does from its hello to its end.
+
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::exit;
+
+use multiproc_os::deadline::Deadline;
+use multiproc_os::image::{self, Entry};
+use multiproc_os::lifeline;
+use multiproc_os::pidfd::PidFd;
+use multiproc_wire::{Endpoint, Message, SharedFd, encode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::os::fd::{AsFd, OwnedFd};
+
+use crate::boot::Boot;
+use crate::current;
+use crate::panics;
+use crate::report::Report;
+
+/// A function to run in a child, with the code that knows its types: it receives the argument over
+/// the line, and gives the message to be sent home.
+pub(crate) type ChildEntry = Entry<&'static Endpoint, Message>;
+
+/// A child that was executed.
+pub(crate) fn run_spawned(line: Endpoint) -> ! {
+    run(line, None)
+}
+
+/// A child that the fork server forked off.
+pub(crate) fn run_forked(line: OwnedFd) -> i32 {
+    let pidfd = PidFd::current().ok().map(|pidfd| SharedFd::from(OwnedFd::from(pidfd)));
+    run(Endpoint::from(line), pidfd)
+}
+
+fn run(line: Endpoint, pidfd: Option<SharedFd>) -> ! {
+    // It is used until the process ends, by the panic hook too.
+    let line: &'static Endpoint = Box::leak(Box::new(line));
+    report(line, &Report::Hello { pid: std::process::id(), pidfd });
+    let entry = match boot(line) {
+        Ok(Some(entry)) => entry,
+        // The parent gave up, or died, before it said what to do.
+        Ok(None) => exit(0),
+        Err(reason) => {
+            report(line, &Report::Failed(reason));
+            exit(1)
+        }
+    };
+    let message = entry.call(line);
+    finish(line, &message);
+    exit(0)
+}
+
+/// Sends the last message and writes what is buffered.
+pub(crate) fn finish(line: &Endpoint, message: &Message) {
+    // Whoever is not there any more needs no report.
+    if let Err(error) = line.send(message, Deadline::NEVER)
+        && !error.is_closed()
+    {
+        report(line, &Report::Failed(error.to_string()));
+    }
+    let _closed = std::io::stdout().flush();
+}
+
+/// Takes over what the boot message says and gives the function to run. `None` if none came.
+fn boot(line: &'static Endpoint) -> Result<Option<ChildEntry>, String> {
+    let boot: Boot = match line.recv(Deadline::NEVER) {
+        Ok(Some(boot)) => boot,
+        Ok(None) => return Ok(None),
+        Err(error) if error.is_closed() => return Ok(None),
+        Err(error) => return Err(error.to_string()),
+    };
+    let text = |error: std::io::Error| error.to_string();
+    if image::identity().map_err(text)? != boot.image {
+        return Err("it runs another program file than its parent".into());
+    }
+    boot.context
+        .apply()
+        .map_err(|error| format!("cannot take over its parent's context: {error}"))?;
+    if let Some(end) = boot.lifeline {
+        let end = end.as_fd().try_clone_to_owned().map_err(text)?;
+        lifeline::hold(&end).map_err(|error| format!("cannot hold its lifeline: {error}"))?;
+    }
+    current::set_identity(boot.identity);
+    watch_panics(line);
+    let entry = ChildEntry::decode(&boot.entry);
+    entry.map(Some).ok_or_else(|| "its function is not one of this program".into())
+}
+
+pub(crate) fn watch_panics(line: &'static Endpoint) {
+    panics::watch(|panic| report(line, &Report::Panicked(panic)));
+}
+
+/// The code that knows a function's types.
+pub(crate) fn call<A: DeserializeOwned, R: Serialize>(
+    function: fn(A) -> R,
+    line: &'static Endpoint,
+) -> Message {
+    match line.recv::<A>(Deadline::NEVER) {
+        Ok(Some(argument)) => outcome(|| function(argument)),
+        Ok(None) => failed("its argument did not come".into()),
+        Err(error) => failed(format!("its argument: {error}")),
+    }
+}
+
+/// Runs the function and gives what is to be sent home.
+pub(crate) fn outcome<R: Serialize>(function: impl FnOnce() -> R) -> Message {
+    let value = match catch_unwind(AssertUnwindSafe(function)) {
+        Ok(value) => value,
+        Err(payload) => {
+            // A payload may panic in its own destructor.
+            std::mem::forget(payload);
+            return message(&Report::Panicked(panics::take_last()));
+        }
+    };
+    let mut message = message(&Report::Returned);
+    // The process ends now, so that a handle with a single owner in the value has one: the message.
+    match catch_unwind(AssertUnwindSafe(|| message.push(&value))) {
+        Ok(Ok(())) => {
+            std::mem::forget(value);
+            message
+        }
+        Ok(Err(error)) => failed(format!("its value: {error}")),
+        Err(_) => self::message(&Report::Panicked(panics::take_last())),
+    }
+}
+
+fn failed(reason: String) -> Message {
+    message(&Report::Failed(reason))
+}
+
+/// Reports of ours have nothing that could fail to serialise.
+fn message(report: &Report) -> Message {
+    encode(report).unwrap_or_default()
+}
+
+pub(crate) fn report(line: &Endpoint, report: &Report) {
+    // A parent that is gone needs none.
+    let _gone = line.send(&message(report), Deadline::NEVER);
+}
+
+/// As [`report`], but never waits.
+pub(crate) fn report_if_room(line: &Endpoint, report: &Report) {
+    let _gone = line.send(&message(report), Deadline::now());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Panic;
+
+    #[test]
+    fn reports_serialise() {
+        let panic = Panic { message: "m".into(), location: None, backtrace: None };
+        for report in [Report::Returned, Report::Panicked(panic), Report::Failed("f".into())] {
+            assert!(!message(&report).is_empty());
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! What a panic said, noted by a hook while it happens.
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::cell::Cell;
+use std::panic::{PanicHookInfo, set_hook, take_hook};
+
+use crate::error::Panic;
+
+thread_local! {
+    static LAST: Cell<Option<Panic>> = const { Cell::new(None) };
+}
+
+/// From now on notes panics, and calls `report` where a panic ends the process at once. What printed
+/// panics before still does.
+pub(crate) fn watch(report: impl Fn(Panic) + Send + Sync + 'static) {
+    let before = take_hook();
+    set_hook(Box::new(move |info| {
+        before(info);
+        let panic = note(info);
+        if cfg!(panic = "abort") {
+            report(panic);
+        } else {
+            LAST.set(Some(panic));
+        }
+    }));
+}
+
+/// Takes the last panic of this thread.
+pub(crate) fn take_last() -> Panic {
+    LAST.take().unwrap_or_else(|| Panic {
+        // `resume_unwind` calls no hook.
+        message: "(unwound without a message)".into(),
+        location: None,
+        backtrace: None,
+    })
+}
+
+fn note(info: &PanicHookInfo<'_>) -> Panic {
+    let backtrace = Backtrace::capture();
+    Panic {
+        message: info.payload_as_str().unwrap_or("(not text)").to_string(),
+        location: info.location().map(ToString::to_string),
+        backtrace: (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string()),
+    }
+}

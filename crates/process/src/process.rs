@@ -1,0 +1,431 @@
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::Duration;
+
+use multiproc_os::deadline::Deadline;
+use multiproc_os::patience::Patience;
+use multiproc_os::pidfd::PidFd;
+use multiproc_os::poll;
+use multiproc_wire::{Endpoint, Message, Reader};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::builder::Builder;
+use crate::error::{Error, Kind};
+use crate::fork;
+use crate::fork_server::ForkServer;
+use crate::reaper::reap_later;
+use crate::report::Report;
+use crate::spawn;
+use crate::start_method::StartMethod;
+
+/// A function that runs in a child process.
+///
+/// Dropping it detaches: the process runs on, and is reaped by the library when it ends.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_process::{Process, init};
+///
+/// init();
+/// let process = Process::spawn(|(a, b): (u64, u64)| a + b, (2, 3))?;
+/// println!("{} runs as {}", process.name(), process.pid());
+/// assert_eq!(process.join()?, 5);
+/// # Ok::<(), multiproc_process::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Process<R = ()> {
+    name: String,
+    child: Child,
+    patience: Patience,
+    /// No report comes any more.
+    line_closed: bool,
+    ended: bool,
+    /// `None` if it has not ended, or nobody knows how.
+    status: Option<ExitStatus>,
+    outcome: Option<Result<R, Error>>,
+    taken: bool,
+    returns: PhantomData<fn() -> R>,
+}
+
+/// The process behind the handle.
+#[derive(Debug)]
+pub(crate) struct Child {
+    pub(crate) pid: u32,
+    pub(crate) pidfd: PidFd,
+    pub(crate) line: Endpoint,
+    pub(crate) said_hello: bool,
+    pub(crate) reaped: Reaped,
+}
+
+/// Who reaps the process and so knows how it ended.
+#[derive(Debug)]
+pub(crate) enum Reaped {
+    /// This process: it is the parent.
+    Here,
+    /// The fork server, which tells over the line.
+    ByServer(Arc<ForkServer>),
+}
+
+impl Child {
+    /// Sends what it needs to know. One that is gone already is found out by its end.
+    pub(crate) fn tell(&self, messages: &[&Message]) -> io::Result<()> {
+        for message in messages {
+            match self.line.send(message, Deadline::NEVER) {
+                Ok(_) => {}
+                Err(error) if error.is_closed() => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Process<()> {
+    /// Runs `function` with `argument` in a new process.
+    ///
+    /// Functions and closures that capture nothing will do; what the function needs travels as its
+    /// argument, several as a tuple. The process is started by the default method,
+    /// [`StartMethod::ForkServer`].
+    ///
+    /// # Errors
+    ///
+    /// [`init`](crate::init) was not called, the argument does not serialise (nothing was started
+    /// then), or the system has no process, memory or descriptor left.
+    pub fn spawn<A, R>(function: fn(A) -> R, argument: A) -> Result<Process<R>, Error>
+    where
+        A: Serialize + DeserializeOwned,
+        R: Serialize + DeserializeOwned,
+    {
+        Self::builder().spawn(function, argument)
+    }
+
+    /// Sets name, start method and more before the process is started.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_process::{Process, StartMethod, init};
+    ///
+    /// init();
+    /// let process = Process::builder()
+    ///     .name("adder")
+    ///     .daemon(true)
+    ///     .start_method(StartMethod::Spawn)
+    ///     .spawn(|x: u64| x + 1, 1)?;
+    /// assert_eq!(process.name(), "adder");
+    /// assert_eq!(process.join()?, 2);
+    /// # Ok::<(), multiproc_process::Error>(())
+    /// ```
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Copies this process and runs `function` in the copy. It may capture what it needs.
+    ///
+    /// The copy ends by `_exit`: no exit handlers run, no destructor of what it was copied from.
+    ///
+    /// # Errors
+    ///
+    /// As [`spawn`](Process::spawn), and if this process has more than one thread: the copy would
+    /// have one, with the locks of the others locked for ever. A [`Pool`] and a detached child of the
+    /// other methods keep a thread in this process.
+    ///
+    /// [`Pool`]: https://docs.rs/multiproc-pool
+    pub fn fork<R>(function: impl FnOnce() -> R + Send) -> Result<Process<R>, Error>
+    where
+        R: Serialize + DeserializeOwned,
+    {
+        let settings = Self::builder().start_method(StartMethod::Fork).into_settings();
+        let identity = spawn::check(&settings)?;
+        fork::fork(settings, identity, function)
+    }
+}
+
+impl<R> Process<R> {
+    pub(crate) fn new(name: String, child: Child) -> Self {
+        Process {
+            name,
+            child,
+            patience: Patience::new(),
+            line_closed: false,
+            ended: false,
+            status: None,
+            outcome: None,
+            taken: false,
+            returns: PhantomData,
+        }
+    }
+
+    /// The name that it was given, or `Process-N`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.child.pid
+    }
+
+    /// Tells whether it has not ended yet.
+    pub fn is_alive(&self) -> bool {
+        !self.ended && !self.child.pidfd.wait_end(Deadline::now()).unwrap_or(true)
+    }
+
+    /// Asks it to end: sends `SIGTERM`. One that has ended already is no error.
+    ///
+    /// # Errors
+    ///
+    /// It runs as another user by now.
+    pub fn terminate(&self) -> Result<(), Error> {
+        const SIGTERM: i32 = 15;
+        self.send_signal("terminate", SIGTERM)
+    }
+
+    /// Ends it at once: sends `SIGKILL`. One that has ended already is no error.
+    ///
+    /// # Errors
+    ///
+    /// It runs as another user by now.
+    pub fn kill(&self) -> Result<(), Error> {
+        const SIGKILL: i32 = 9;
+        self.send_signal("kill", SIGKILL)
+    }
+
+    fn send_signal(&self, operation: &'static str, signal: i32) -> Result<(), Error> {
+        if self.ended {
+            return Ok(());
+        }
+        self.child.pidfd.send_signal(signal).map_err(|error| self.io(operation, error))
+    }
+
+    fn io(&self, operation: &'static str, source: io::Error) -> Error {
+        Kind::Io { operation, name: self.name.clone(), source }.into()
+    }
+}
+
+impl<R: DeserializeOwned> Process<R> {
+    /// Waits until the process has ended, and gives what its function returned.
+    ///
+    /// When it returns, the process is gone and reaped.
+    ///
+    /// # Errors
+    ///
+    /// The function panicked, or the process ended in another way before it returned a value: the
+    /// error says how.
+    pub fn join(mut self) -> Result<R, Error> {
+        self.wait(Deadline::NEVER)?;
+        self.take_outcome()
+    }
+
+    /// Waits as [`join`](Process::join) does, for a limited time. `None` if that passed.
+    ///
+    /// # Errors
+    ///
+    /// As [`join`](Process::join). The value is given once; a later join says so.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use multiproc_process::{Process, init};
+    ///
+    /// init();
+    /// let mut process = Process::spawn(|()| std::thread::sleep(Duration::MAX), ())?;
+    /// if process.join_timeout(Duration::from_millis(10))?.is_none() {
+    ///     process.terminate()?;
+    /// }
+    /// assert_eq!(process.join().unwrap_err().signal(), Some(15));
+    /// # Ok::<(), multiproc_process::Error>(())
+    /// ```
+    pub fn join_timeout(&mut self, timeout: Duration) -> Result<Option<R>, Error> {
+        if !self.wait(Deadline::after(timeout))? {
+            return Ok(None);
+        }
+        self.take_outcome().map(Some)
+    }
+
+    /// Gives what the function returned if the process has ended, as [`join`](Process::join) does.
+    /// `None` if it has not.
+    ///
+    /// # Errors
+    ///
+    /// As [`join_timeout`](Process::join_timeout).
+    pub fn try_join(&mut self) -> Result<Option<R>, Error> {
+        self.join_timeout(Duration::ZERO)
+    }
+
+    /// How it ended, if it has. `None` while it runs, and if nobody can know: see the crate's
+    /// documentation of kernel versions.
+    ///
+    /// # Errors
+    ///
+    /// The system refused to tell.
+    pub fn exit_status(&mut self) -> Result<Option<ExitStatus>, Error> {
+        self.wait(Deadline::now())?;
+        Ok(self.status)
+    }
+
+    /// Waits until it has ended and was reaped. Returns `false` if the deadline passed first.
+    fn wait(&mut self, deadline: Deadline) -> Result<bool, Error> {
+        let patience = std::mem::take(&mut self.patience);
+        let this = std::cell::RefCell::new(&mut *self);
+        let result = patience.wait(
+            || Ok(this.borrow_mut().look()?.then_some(true)),
+            || this.borrow_mut().sleep(deadline),
+        );
+        self.patience = patience;
+        result.map_err(|error| self.io("wait for", error))
+    }
+
+    fn sleep(&mut self, deadline: Deadline) -> io::Result<bool> {
+        loop {
+            let dead = !self.line_closed;
+            let line = dead.then(|| self.child.line.as_fd());
+            let pidfd = self.child.pidfd.as_fd();
+            // Once the process has ended, its own pidfd would wake this loop for ever.
+            let process = if self.child.pidfd.wait_end(Deadline::now())? {
+                match &self.child.reaped {
+                    Reaped::Here => pidfd,
+                    Reaped::ByServer(server) => server.as_fd(),
+                }
+            } else {
+                pidfd
+            };
+            let ready = poll::readable([line.unwrap_or(process), process], deadline)?;
+            if self.look()? {
+                return Ok(true);
+            }
+            if ready == [false, false] {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Takes in what there is to know, without waiting. Returns whether the process has ended.
+    fn look(&mut self) -> io::Result<bool> {
+        if self.ended {
+            return Ok(true);
+        }
+        self.read_line();
+        if self.ended {
+            return Ok(true);
+        }
+        match &self.child.reaped {
+            Reaped::Here => match self.child.pidfd.reap() {
+                Ok(None) => return Ok(false),
+                Ok(status) => self.status = status,
+                // Someone else has reaped it, or `SIGCHLD` is ignored.
+                Err(_) if self.child.pidfd.wait_end(Deadline::now())? => {
+                    self.status = self.child.pidfd.exit_info();
+                }
+                Err(error) => return Err(error),
+            },
+            Reaped::ByServer(server) => {
+                // The server's word comes over the line, unless the server was killed.
+                if !self.line_closed && !server.has_ended() {
+                    return Ok(false);
+                }
+                if !self.child.pidfd.wait_end(Deadline::now())? {
+                    return Ok(false);
+                }
+                self.read_line();
+                if !self.ended {
+                    self.status = self.child.pidfd.exit_info();
+                }
+            }
+        }
+        // What it said last was on the line before it ended.
+        self.read_line();
+        self.ended = true;
+        Ok(true)
+    }
+
+    /// Reads the reports that are there.
+    fn read_line(&mut self) {
+        while !self.line_closed && !self.ended {
+            let read = self.child.line.recv_with(Deadline::now(), |mut reader: Reader<'_>| {
+                let report: Report = reader.read()?;
+                let value = match report {
+                    Report::Returned => Some(reader.read::<R>()),
+                    _ => None,
+                };
+                Ok::<_, multiproc_wire::Error>((report, value))
+            });
+            match read {
+                Ok(None) => return,
+                Ok(Some(Ok((report, value)))) => self.note(report, value),
+                Ok(Some(Err(source))) => self.fail(source),
+                Err(error) if error.is_closed() => self.line_closed = true,
+                Err(source) => {
+                    self.fail(source);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn note(&mut self, report: Report, value: Option<Result<R, multiproc_wire::Error>>) {
+        let name = || self.name.clone();
+        match report {
+            Report::Hello { .. } => self.child.said_hello = true,
+            Report::Returned => match value {
+                Some(Ok(value)) => self.outcome = Some(Ok(value)),
+                Some(Err(source)) => self.fail(source),
+                None => {}
+            },
+            Report::Panicked(panic) => {
+                self.outcome = Some(Err(Kind::Panicked { name: name(), panic }.into()));
+            }
+            Report::Failed(reason) => {
+                self.outcome = Some(Err(Kind::Failed { name: name(), reason }.into()));
+            }
+            Report::Exited(status) => {
+                self.status = Some(ExitStatus::from_raw(status));
+                self.ended = true;
+            }
+            Report::NotForked(_) => {}
+        }
+    }
+
+    fn fail(&mut self, source: multiproc_wire::Error) {
+        self.outcome = Some(Err(Kind::Value { name: self.name.clone(), source }.into()));
+    }
+
+    fn take_outcome(&mut self) -> Result<R, Error> {
+        let name = || self.name.clone();
+        if self.taken {
+            return Err(Kind::Taken { name: name() }.into());
+        }
+        self.taken = true;
+        if let Some(outcome) = self.outcome.take() {
+            return outcome;
+        }
+        Err(match self.status {
+            Some(status) if !self.child.said_hello => Kind::NoHello { name: name(), status },
+            Some(status) => Kind::Ended { name: name(), status },
+            None => Kind::Unknown { name: name() },
+        }
+        .into())
+    }
+}
+
+impl<R> AsFd for Process<R> {
+    /// The process's pidfd, which is readable once the process has ended.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.child.pidfd.as_fd()
+    }
+}
+
+impl<R> Drop for Process<R> {
+    fn drop(&mut self) {
+        if let (false, Reaped::Here) = (self.ended, &self.child.reaped) {
+            reap_later(self.child.pidfd.as_fd());
+        }
+    }
+}

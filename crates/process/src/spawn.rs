@@ -1,0 +1,154 @@
+//! Starting a child by each of the methods.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use multiproc_os::deadline::Deadline;
+use multiproc_os::exec::{Keep, exec_self};
+use multiproc_os::fork::Forked;
+use multiproc_os::image;
+use multiproc_os::lifeline;
+use multiproc_os::pidfd::PidFd;
+use multiproc_os::poll;
+use multiproc_wire::{Endpoint, Message, SharedFd, encode, encode_move};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::boot::{Boot, Context};
+use crate::builder::Settings;
+use crate::child::{self, ChildEntry};
+use crate::current::{self, Identity};
+use crate::error::{Error, Kind};
+use crate::fork;
+use crate::fork_server::ForkServer;
+use crate::init::{self, SPAWNED};
+use crate::process::{Child, Process, Reaped};
+use crate::report::Report;
+use crate::start_method::StartMethod;
+
+/// So many processes may have started each other: a program that starts itself without end is
+/// stopped before the machine is.
+const DEEPEST: u32 = 100;
+
+pub(crate) fn spawn<A, R>(
+    settings: Settings,
+    function: fn(A) -> R,
+    argument: A,
+) -> Result<Process<R>, Error>
+where
+    A: Serialize + DeserializeOwned,
+    R: Serialize + DeserializeOwned,
+{
+    let name = &settings.name;
+    let identity = check(&settings)?;
+    if settings.start_method == StartMethod::Fork {
+        return fork::fork(settings, identity, move || function(argument));
+    }
+    let entry = ChildEntry::new(function, child::call::<A, R>)
+        .map_err(|source| Kind::Function { name: name.clone(), source })?;
+    let argument = encode_move(argument)
+        .map_err(|rejected| Kind::Argument { name: name.clone(), source: rejected.error })?
+        .into_message();
+    let started = match settings.start_method {
+        StartMethod::Spawn => start_executed(identity, entry, &argument),
+        _ => start_forked(identity, entry, &argument),
+    };
+    let child = started.map_err(|source| Kind::Start { name: name.clone(), source })?;
+    Ok(Process::new(settings.name, child))
+}
+
+/// Checks what is checked for every method, and says who the child will be.
+pub(crate) fn check(settings: &Settings) -> Result<Identity, Error> {
+    init::check(&settings.name)?;
+    let depth = current::identity().depth + 1;
+    if depth > DEEPEST {
+        return Err(Kind::TooDeep { name: settings.name.clone(), depth }.into());
+    }
+    Ok(Identity {
+        name: settings.name.clone(),
+        daemon: settings.daemon,
+        parent: Some(std::process::id()),
+        depth,
+    })
+}
+
+fn start_executed(identity: Identity, entry: ChildEntry, argument: &Message) -> io::Result<Child> {
+    let boot = boot(identity, entry, Context::for_executed())?;
+    let (line, theirs) = Endpoint::pair()?;
+    let Forked { pid, pidfd } =
+        exec_self(SPAWNED, theirs.as_fd().try_clone_to_owned()?, Keep::Usual)?;
+    drop(theirs);
+    let child = Child { pid, pidfd, line, said_hello: false, reaped: Reaped::Here };
+    child.tell(&[&boot, argument])?;
+    Ok(child)
+}
+
+fn start_forked(identity: Identity, entry: ChildEntry, argument: &Message) -> io::Result<Child> {
+    const TRIES: u32 = 3;
+    let mut failure = io::ErrorKind::NotFound.into();
+    for _ in 0..TRIES {
+        let server = ForkServer::get()?;
+        let (line, theirs) = Endpoint::pair()?;
+        let theirs = SharedFd::from(theirs.as_fd().try_clone_to_owned()?);
+        // A server that has just died is found out by its end of the control socket.
+        if let Err(error) = server.fork(&theirs) {
+            failure = error;
+            continue;
+        }
+        drop(theirs);
+        let context = Context::since(&server.snapshot)?;
+        let boot = boot(identity.clone(), entry, context)?;
+        for message in [&boot, argument] {
+            // The answer below tells more than a line that is closed by now.
+            let _closed = line.send(message, Deadline::NEVER);
+        }
+        match hear_hello(&line, &server)? {
+            Some((pid, pidfd)) => {
+                let reaped = Reaped::ByServer(server);
+                return Ok(Child { pid, pidfd, line, said_hello: true, reaped });
+            }
+            None => failure = io::Error::other("its fork server was killed"),
+        }
+    }
+    Err(failure)
+}
+
+/// Waits for the child's first word. `None` if nobody is left who could say it.
+fn hear_hello(line: &Endpoint, server: &Arc<ForkServer>) -> io::Result<Option<(u32, PidFd)>> {
+    loop {
+        let report = match line.recv::<Report>(Deadline::now()) {
+            Ok(Some(report)) => report,
+            Ok(None) => {
+                // A line that is held open by nobody is closed, also by a server that dies.
+                poll::readable([line.as_fd()], Deadline::NEVER)?;
+                continue;
+            }
+            Err(error) if error.is_closed() && server.has_ended() => return Ok(None),
+            Err(error) if error.is_closed() => {
+                return Err(io::Error::other("it ended before it said hello"));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        return match report {
+            Report::Hello { pid, pidfd: Some(pidfd) } => {
+                Ok(Some((pid, PidFd::from(pidfd.as_fd().try_clone_to_owned()?))))
+            }
+            Report::NotForked(error) => Err(io::Error::from_raw_os_error(error)),
+            Report::Exited(status) => Err(io::Error::other(format!(
+                "it ended before it said hello, with wait status {status:#x}"
+            ))),
+            Report::Failed(reason) => Err(io::Error::other(reason)),
+            other => Err(io::Error::other(format!("it said {other:?} before hello"))),
+        };
+    }
+}
+
+fn boot(identity: Identity, entry: ChildEntry, context: Context) -> io::Result<Message> {
+    let lifeline = match identity.daemon {
+        true => Some(SharedFd::from(lifeline::end()?)),
+        false => None,
+    };
+    let image = image::identity()?;
+    Ok(encode(&Boot { image, entry: entry.encode(), identity, lifeline, context })?)
+}

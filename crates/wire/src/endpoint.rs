@@ -1,0 +1,170 @@
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::thread;
+use std::time::Duration;
+
+use multiproc_os::deadline::Deadline;
+use multiproc_os::patience::Patience;
+use multiproc_os::poll;
+use multiproc_os::socket::{self, Wait};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::fd::UniqueFd;
+use crate::frame;
+use crate::message::{Message, Reader};
+
+/// One end of a socket over which messages travel whole, in order, in both directions.
+///
+/// It has a single owner, and is itself a handle that can be sent.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_os::deadline::Deadline;
+/// use multiproc_wire::{Endpoint, encode};
+///
+/// let (here, there) = Endpoint::pair()?;
+/// here.send(&encode(&("hello", 3))?, Deadline::NEVER)?;
+/// let received: Option<(String, i32)> = there.recv(Deadline::NEVER)?;
+/// assert_eq!(received, Some(("hello".to_string(), 3)));
+///
+/// drop(here);
+/// assert!(there.recv::<()>(Deadline::NEVER).unwrap_err().is_closed());
+/// # Ok::<(), multiproc_wire::Error>(())
+/// ```
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Endpoint {
+    fd: UniqueFd,
+    #[serde(skip)]
+    patience: Patience,
+}
+
+impl Endpoint {
+    /// Makes two connected ends.
+    ///
+    /// # Errors
+    ///
+    /// The process or the system has no descriptor left.
+    pub fn pair() -> Result<(Self, Self), Error> {
+        let (here, there) =
+            socket::pair().map_err(|error| Error::io("make a socket for", error))?;
+        Ok((here.into(), there.into()))
+    }
+
+    /// Sends one message. Returns `false` if the deadline passed before there was room for it.
+    ///
+    /// `Ok(true)` says that the message is under way, not that it was received.
+    ///
+    /// # Errors
+    ///
+    /// The other end is closed, or the system refused.
+    pub fn send(&self, message: &Message, deadline: Deadline) -> Result<bool, Error> {
+        self.send_parts(message.bytes(), &message.fds(), deadline)
+            .map_err(|error| Error::io("send", error))
+    }
+
+    /// Sends bytes that need no encoding as one message: see [`send`](Endpoint::send).
+    ///
+    /// # Errors
+    ///
+    /// The other end is closed, or the system refused.
+    pub fn send_bytes(&self, bytes: &[u8], deadline: Deadline) -> Result<bool, Error> {
+        self.send_parts(bytes, &[], deadline).map_err(|error| Error::io("send", error))
+    }
+
+    /// Receives one value. Returns `None` if the deadline passed before one came.
+    ///
+    /// # Errors
+    ///
+    /// The other end is closed and all was received, or what came is not a value of this type. What
+    /// came is then gone; the next call receives the next message.
+    pub fn recv<T: DeserializeOwned>(&self, deadline: Deadline) -> Result<Option<T>, Error> {
+        let received = self.recv_with(deadline, |mut reader| {
+            let value = reader.read()?;
+            reader.finish()?;
+            Ok(value)
+        })?;
+        received.transpose()
+    }
+
+    /// Receives one message and has it read. Returns `None` if the deadline passed before one came.
+    ///
+    /// # Errors
+    ///
+    /// The other end is closed and all was received, or what came is no message.
+    pub fn recv_with<R>(
+        &self,
+        deadline: Deadline,
+        read: impl FnOnce(Reader<'_>) -> R,
+    ) -> Result<Option<R>, Error> {
+        // The closure runs once, in whichever attempt receives.
+        let mut read = Some(read);
+        let mut receive = |wait| {
+            frame::receive(self.as_fd(), wait, |reader| read.take().map(|read| read(reader)))
+                .map(Option::flatten)
+        };
+        if let Some(result) = receive(Wait::Try)? {
+            return Ok(Some(result));
+        }
+        let receive = std::cell::RefCell::new(receive);
+        self.patience.wait(
+            || Ok(receive.borrow_mut()(Wait::Try)?.map(Some)),
+            || loop {
+                if deadline.is_never() {
+                    return receive.borrow_mut()(Wait::Block);
+                }
+                let ready = poll::readable([self.as_fd()], deadline);
+                let [ready] = ready.map_err(|error| Error::io("wait for", error))?;
+                // At a passed deadline what is there is still taken.
+                let result = receive.borrow_mut()(Wait::Try)?;
+                if result.is_some() || !ready {
+                    return Ok(result);
+                }
+            },
+        )
+    }
+
+    fn send_parts(
+        &self,
+        bytes: &[u8],
+        fds: &[BorrowedFd<'_>],
+        deadline: Deadline,
+    ) -> io::Result<bool> {
+        const PAUSE: Duration = Duration::from_millis(1);
+        let wait = if deadline.is_never() { Wait::Block } else { Wait::Try };
+        loop {
+            match frame::send(self.as_fd(), bytes, fds, wait) {
+                Ok(()) => return Ok(true),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if !poll::writable(self, deadline)? {
+                        return Ok(false);
+                    }
+                }
+                Err(error) if socket::is_full(&error) => {
+                    if deadline.has_passed() {
+                        return Ok(false);
+                    }
+                    // Nothing tells when descriptors under way are taken out.
+                    #[allow(clippy::disallowed_methods)]
+                    thread::sleep(PAUSE);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl From<OwnedFd> for Endpoint {
+    /// Takes one end of a connected `SOCK_SEQPACKET` socket.
+    fn from(fd: OwnedFd) -> Self {
+        Endpoint { fd: fd.into(), patience: Patience::new() }
+    }
+}
+
+impl AsFd for Endpoint {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

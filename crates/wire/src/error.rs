@@ -1,0 +1,77 @@
+use std::io;
+
+/// Why a message could not be built, sent, received or read.
+///
+/// # Examples
+///
+/// ```
+/// let message = multiproc_wire::encode("text")?;
+/// let error = multiproc_wire::decode::<[u64; 4]>(message).unwrap_err();
+/// assert!(error.is_decode());
+/// # Ok::<(), multiproc_wire::Error>(())
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct Error(#[from] Kind);
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Kind {
+    #[error("cannot serialise {type_name}: {reason}")]
+    Encode { type_name: &'static str, reason: String },
+    #[error("cannot read the message as {type_name}: {reason}")]
+    Decode { type_name: &'static str, reason: String },
+    #[error(
+        "cannot serialise {type_name}: a handle in it is still in use here: drop every other reference to it before it is sent"
+    )]
+    InUse { type_name: &'static str },
+    #[error("corrupt message: {0}")]
+    Corrupt(&'static str),
+    #[error("the other end is closed")]
+    Closed,
+    #[error("cannot {operation} a message: {source}")]
+    Io { operation: &'static str, source: io::Error },
+}
+
+impl Error {
+    pub(crate) fn corrupt(what: &'static str) -> Self {
+        Kind::Corrupt(what).into()
+    }
+
+    pub(crate) fn closed() -> Self {
+        Kind::Closed.into()
+    }
+
+    pub(crate) fn io(operation: &'static str, source: io::Error) -> Self {
+        if multiproc_os::socket::is_closed(&source) {
+            return Self::closed();
+        }
+        Kind::Io { operation, source }.into()
+    }
+
+    /// Tells whether the other end is closed: nothing more will come, nothing more can be sent.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.0, Kind::Closed)
+    }
+
+    /// Tells whether the value could not be serialised.
+    pub fn is_encode(&self) -> bool {
+        matches!(self.0, Kind::Encode { .. } | Kind::InUse { .. })
+    }
+
+    /// Tells whether a message came that is not a value of the expected type.
+    pub fn is_decode(&self) -> bool {
+        matches!(self.0, Kind::Decode { .. } | Kind::Corrupt(_))
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match &error.0 {
+            Kind::Encode { .. } | Kind::InUse { .. } => io::ErrorKind::InvalidInput,
+            Kind::Decode { .. } | Kind::Corrupt(_) => io::ErrorKind::InvalidData,
+            Kind::Closed => io::ErrorKind::BrokenPipe,
+            Kind::Io { source, .. } => source.kind(),
+        };
+        io::Error::new(kind, error)
+    }
+}

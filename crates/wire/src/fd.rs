@@ -1,0 +1,201 @@
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
+
+use crate::table;
+
+const OUTSIDE: &str = "a handle can travel only inside a message: as an argument or a result, or \
+                       through a pipe or a queue";
+
+/// A descriptor that several handles share.
+///
+/// Serialising attaches it to the message being built; deserialising takes it out again.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_wire::{SharedFd, decode, encode};
+///
+/// let (reader, _writer) = std::io::pipe()?;
+/// let fd = SharedFd::from(std::os::fd::OwnedFd::from(reader));
+/// let message = encode(&(fd.clone(), "its label"))?;
+/// let (_again, label): (SharedFd, String) = decode(message)?;
+/// assert_eq!(label, "its label");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct SharedFd(Arc<OwnedFd>);
+
+/// The descriptor of a handle that has a single owner.
+///
+/// A message that holds one is sent only after the value that it came from was dropped, and only
+/// if nothing else holds it then: see [`encode_move`](crate::encode_move).
+#[derive(Debug)]
+pub struct UniqueFd(Arc<OwnedFd>);
+
+/// A foreign type around a descriptor, such as a [`File`](std::fs::File) or a
+/// [`TcpStream`](std::net::TcpStream), that travels in messages.
+///
+/// The receiver gets a duplicate: both refer to the same open file, with one position and one set of
+/// flags.
+///
+/// # Examples
+///
+/// ```
+/// use std::fs::File;
+/// use std::io::Read;
+/// use multiproc_wire::{Fd, decode, encode};
+///
+/// let message = encode(&Fd::from(File::open("/proc/self/comm")?))?;
+/// let mut file: Fd<File> = decode(message)?;
+/// let mut text = String::new();
+/// file.read_to_string(&mut text)?;
+/// assert!(!text.is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Fd<T>(T);
+
+impl<T> Fd<T> {
+    /// Gives the foreign type back.
+    pub fn into_inner(self) -> T {
+        self.0
+    }
+}
+
+impl<T> From<T> for Fd<T> {
+    fn from(inner: T) -> Self {
+        Fd(inner)
+    }
+}
+
+impl<T> Deref for Fd<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> DerefMut for Fd<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.0
+    }
+}
+
+impl<T: AsFd> AsFd for Fd<T> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl<T: AsFd> Serialize for Fd<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let duplicate = self.0.as_fd().try_clone_to_owned().map_err(ser::Error::custom)?;
+        attach(&Arc::new(duplicate), false, serializer)
+    }
+}
+
+impl<'de, T: From<OwnedFd>> Deserialize<'de> for Fd<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let fd = take(deserializer)?;
+        let fd = match Arc::try_unwrap(fd) {
+            Ok(fd) => fd,
+            // A message that is read in the process that built it: the sender's table holds it too.
+            Err(shared) => shared.try_clone().map_err(table::fail)?,
+        };
+        Ok(Fd(T::from(fd)))
+    }
+}
+
+impl SharedFd {
+    /// Tells how many handles in this process share the descriptor.
+    pub fn handles(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
+}
+
+impl From<OwnedFd> for SharedFd {
+    fn from(fd: OwnedFd) -> Self {
+        SharedFd(Arc::new(fd))
+    }
+}
+
+impl AsFd for SharedFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Serialize for SharedFd {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        attach(&self.0, false, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for SharedFd {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        take(deserializer).map(SharedFd)
+    }
+}
+
+impl From<OwnedFd> for UniqueFd {
+    fn from(fd: OwnedFd) -> Self {
+        UniqueFd(Arc::new(fd))
+    }
+}
+
+impl AsFd for UniqueFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Serialize for UniqueFd {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        attach(&self.0, true, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for UniqueFd {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        take(deserializer).map(UniqueFd)
+    }
+}
+
+fn attach<S: Serializer>(
+    fd: &Arc<OwnedFd>,
+    unique: bool,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match table::attach(fd, unique) {
+        Some(index) => serializer.serialize_u32(index),
+        None => Err(ser::Error::custom(OUTSIDE)),
+    }
+}
+
+fn take<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<OwnedFd>, D::Error> {
+    let index = u32::deserialize(deserializer)?;
+    match table::take(index) {
+        Ok(Some(fd)) => Ok(fd),
+        Ok(None) => Err(table::fail(Missing { index })),
+        Err(()) => Err(de::Error::custom(OUTSIDE)),
+    }
+}
+
+/// The index of a descriptor that the message does not have.
+#[derive(Debug)]
+struct Missing {
+    index: u32,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "it has no descriptor {} (or names it twice)", self.index)
+    }
+}
+
+impl std::error::Error for Missing {}

@@ -1,0 +1,211 @@
+//! Messages as packets: the format of the crate's README.
+
+use std::cell::Cell;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use multiproc_os::memory::SealedBytes;
+use multiproc_os::socket::{self, MAX_FDS, Wait};
+
+use crate::error::Error;
+use crate::message::Reader;
+
+/// The longest body that travels inside its packet. A longer one goes through memory.
+pub const INLINE_MAX: usize = 64 << 10;
+
+const HEADER: usize = 16;
+const MARK: u8 = 0x6d;
+const IN_MEMORY: u8 = 1;
+const BY_COURIER: u8 = 2;
+
+struct Header {
+    flags: u8,
+    fds: u32,
+    len: u64,
+}
+
+impl Header {
+    fn encode(&self) -> [u8; HEADER] {
+        let mut bytes = [0; HEADER];
+        bytes[0] = MARK;
+        bytes[1] = self.flags;
+        bytes[4..8].copy_from_slice(&self.fds.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.len.to_le_bytes());
+        bytes
+    }
+
+    fn decode(packet: &[u8]) -> Option<(Header, &[u8])> {
+        let (header, body) = packet.split_first_chunk::<HEADER>()?;
+        let [MARK, flags, 0, 0, f0, f1, f2, f3, len @ ..] = *header else { return None };
+        if flags & !(IN_MEMORY | BY_COURIER) != 0 {
+            return None;
+        }
+        let fds = u32::from_le_bytes([f0, f1, f2, f3]);
+        Some((Header { flags, fds, len: u64::from_le_bytes(len) }, body))
+    }
+}
+
+/// Sends a message as one packet.
+pub(crate) fn send(
+    socket: BorrowedFd<'_>,
+    body: &[u8],
+    fds: &[BorrowedFd<'_>],
+    wait: Wait,
+) -> io::Result<()> {
+    if body.len() <= INLINE_MAX {
+        match send_inline(socket, body, fds, wait) {
+            // The socket's buffer is smaller than usual.
+            Err(error) if socket::is_too_large(&error) => {}
+            result => return result,
+        }
+    }
+    let memory = SealedBytes::write(&[body])?;
+    send_packet(socket, IN_MEMORY, body.len(), &[], Some(memory.as_fd()), fds, wait)
+}
+
+fn send_inline(
+    socket: BorrowedFd<'_>,
+    body: &[u8],
+    fds: &[BorrowedFd<'_>],
+    wait: Wait,
+) -> io::Result<()> {
+    send_packet(socket, 0, body.len(), body, None, fds, wait)
+}
+
+fn send_packet(
+    socket: BorrowedFd<'_>,
+    flags: u8,
+    len: usize,
+    inline: &[u8],
+    memory: Option<BorrowedFd<'_>>,
+    fds: &[BorrowedFd<'_>],
+    wait: Wait,
+) -> io::Result<()> {
+    let too_many = |_| io::Error::new(io::ErrorKind::InvalidInput, "too many descriptors");
+    let count = u32::try_from(fds.len()).map_err(too_many)?;
+    let mut header = Header { flags, fds: count, len: len as u64 };
+    if fds.is_empty() && memory.is_none() {
+        let header = header.encode();
+        return socket::send(socket, &[IoSlice::new(&header), IoSlice::new(inline)], &[], wait);
+    }
+    let courier;
+    let mut attached: Vec<BorrowedFd<'_>> = memory.into_iter().collect();
+    if attached.len() + fds.len() <= MAX_FDS {
+        attached.extend_from_slice(fds);
+    } else {
+        header.flags |= BY_COURIER;
+        courier = load_courier(fds)?;
+        attached.push(courier.as_fd());
+    }
+    let header = header.encode();
+    socket::send(socket, &[IoSlice::new(&header), IoSlice::new(inline)], &attached, wait)
+}
+
+/// Puts the descriptors into a private socket and gives the end from which they are taken.
+fn load_courier(fds: &[BorrowedFd<'_>]) -> io::Result<OwnedFd> {
+    let (load, unload) = socket::pair()?;
+    for batch in fds.chunks(MAX_FDS) {
+        socket::send(&load, &[IoSlice::new(&[MARK])], batch, Wait::Try).map_err(|error| {
+            if socket::is_full(&error) {
+                let text = format!("{} descriptors are too many for one message", fds.len());
+                io::Error::new(io::ErrorKind::InvalidInput, text)
+            } else {
+                error
+            }
+        })?;
+    }
+    Ok(unload)
+}
+
+/// Receives a message and has it read. `Ok(None)`: there is none yet ([`Wait::Try`] only).
+pub(crate) fn receive<R>(
+    socket: BorrowedFd<'_>,
+    wait: Wait,
+    read: impl FnOnce(Reader<'_>) -> R,
+) -> Result<Option<R>, Error> {
+    let mut buffer = Buffer::take();
+    let packet = match socket::recv(socket, &mut buffer.0, wait) {
+        Ok(Some(packet)) => packet,
+        Ok(None) => return Err(Error::closed()),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+        Err(error) => return Err(Error::io("receive", error)),
+    };
+    let Some(bytes) = buffer.0.get(..packet.len) else {
+        return Err(Error::corrupt("it is longer than any packet of this format"));
+    };
+    unpack(bytes, packet.fds, read).map(Some)
+}
+
+/// Checks a packet against its header and has its body read.
+fn unpack<R>(
+    packet: &[u8],
+    mut attached: Vec<OwnedFd>,
+    read: impl FnOnce(Reader<'_>) -> R,
+) -> Result<R, Error> {
+    let Some((header, inline)) = Header::decode(packet) else {
+        return Err(Error::corrupt("its header is not of this format"));
+    };
+    let memory = if header.flags & IN_MEMORY != 0 {
+        if attached.is_empty() || !inline.is_empty() {
+            return Err(Error::corrupt("its body is said to be in memory, and is not"));
+        }
+        let memory = SealedBytes::open(attached.remove(0), header.len)
+            .map_err(|error| Error::io("map", error))?;
+        Some(memory)
+    } else {
+        None
+    };
+    let body: &[u8] = memory.as_deref().unwrap_or(inline);
+    if body.len() as u64 != header.len {
+        return Err(Error::corrupt("it is shorter or longer than its header says"));
+    }
+    let fds = if header.flags & BY_COURIER != 0 {
+        match attached.pop() {
+            Some(courier) if attached.is_empty() => unload_courier(courier, header.fds)?,
+            _ => return Err(Error::corrupt("it has no courier for its descriptors")),
+        }
+    } else {
+        attached
+    };
+    if fds.len() != header.fds as usize {
+        return Err(Error::corrupt("it has more or fewer descriptors than its header says"));
+    }
+    Ok(read(Reader::new(body, fds)))
+}
+
+fn unload_courier(courier: OwnedFd, count: u32) -> Result<Vec<OwnedFd>, Error> {
+    let mut fds = Vec::new();
+    let mut byte = [0; 1];
+    while fds.len() < count as usize {
+        match socket::recv(&courier, &mut byte, Wait::Try) {
+            Ok(Some(packet)) if !packet.fds.is_empty() => fds.extend(packet.fds),
+            Ok(_) => return Err(Error::corrupt("its courier has too few descriptors")),
+            Err(error) => return Err(Error::io("receive the descriptors of", error)),
+        }
+    }
+    Ok(fds)
+}
+
+/// The thread's receive buffer, taken out while in use: a `Deserialize` that itself receives gets
+/// a fresh one.
+struct Buffer(Vec<u8>);
+
+thread_local! {
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+impl Buffer {
+    fn take() -> Self {
+        let mut bytes = BUFFER.take();
+        if bytes.is_empty() {
+            bytes = vec![0; HEADER + INLINE_MAX];
+        }
+        Buffer(bytes)
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        BUFFER.set(std::mem::take(&mut self.0));
+    }
+}

@@ -1,0 +1,285 @@
+use std::any::type_name;
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, Kind};
+use crate::explain;
+use crate::table::{self, Attached};
+
+/// One value, or several one after the other, encoded together with the descriptors in them.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_wire::Message;
+///
+/// let mut message = Message::new();
+/// message.push(&"first")?;
+/// message.push(&2u64)?;
+///
+/// let mut reader = message.reader();
+/// assert_eq!(reader.read::<String>()?, "first");
+/// assert_eq!(reader.read::<u64>()?, 2);
+/// reader.finish()?;
+/// # Ok::<(), multiproc_wire::Error>(())
+/// ```
+#[derive(Debug, Default)]
+pub struct Message {
+    bytes: Vec<u8>,
+    fds: Vec<Attached>,
+}
+
+/// Encodes one value that keeps no handle with a single owner, or whose owner sees to it.
+///
+/// # Errors
+///
+/// The value's `Serialize` failed: the error has its text.
+pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Message, Error> {
+    let mut message = Message::new();
+    message.push(value)?;
+    Ok(message)
+}
+
+/// Encodes a value that is to leave this process, handles with a single owner among it.
+///
+/// # Errors
+///
+/// The value's `Serialize` failed, or a handle with a single owner in it is still referenced from
+/// elsewhere. The value comes back with the error.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_wire::encode_move;
+///
+/// let moved = encode_move(vec![1, 2, 3]).map_err(|rejected| rejected.error)?;
+/// assert!(!moved.message().is_empty());
+/// // Nothing was sent: the value can be had back.
+/// assert_eq!(moved.into_value(), Some(vec![1, 2, 3]));
+/// # Ok::<(), multiproc_wire::Error>(())
+/// ```
+pub fn encode_move<T: Serialize + DeserializeOwned>(value: T) -> Result<Moved<T>, Rejected<T>> {
+    let message = match encode(&value) {
+        Ok(message) => message,
+        Err(error) => return Err(Rejected { error, value: Some(value) }),
+    };
+    if !message.has_owners() {
+        return Ok(Moved { message, value: Some(value) });
+    }
+    drop(value);
+    match message.check_released::<T>() {
+        Ok(()) => Ok(Moved { message, value: None }),
+        Err(error) => Err(Rejected { error, value: decode(message).ok() }),
+    }
+}
+
+/// Reads the one value that the message has.
+///
+/// # Errors
+///
+/// The message is not a value of this type, or not only that.
+pub fn decode<T: DeserializeOwned>(message: Message) -> Result<T, Error> {
+    let mut reader = message.reader();
+    let value = reader.read()?;
+    reader.finish()?;
+    Ok(value)
+}
+
+impl Message {
+    /// Makes an empty one.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a value. If it fails, the message is as it was before.
+    ///
+    /// # Errors
+    ///
+    /// The value's `Serialize` failed: the error has its text.
+    pub fn push<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
+        let (len, fds) = (self.bytes.len(), self.fds.len());
+        let bytes = &mut self.bytes;
+        let (result, table) = table::building(std::mem::take(&mut self.fds), || {
+            postcard::serialize_with_flavor(value, Append(bytes))
+        });
+        self.fds = table;
+        result.map_err(|error| {
+            self.bytes.truncate(len);
+            self.fds.truncate(fds);
+            let reason = explain::failure(value).unwrap_or_else(|| error.to_string());
+            Kind::Encode { type_name: type_name::<T>(), reason }.into()
+        })
+    }
+
+    /// Takes everything out and keeps the room.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.fds.clear();
+    }
+
+    /// The encoded values.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Tells whether nothing was encoded.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty() && self.fds.is_empty()
+    }
+
+    /// The descriptors of the handles in the message.
+    pub fn fds(&self) -> Vec<BorrowedFd<'_>> {
+        self.fds.iter().map(|attached| attached.fd.as_fd()).collect()
+    }
+
+    /// Tells whether the message carries descriptors.
+    pub fn has_fds(&self) -> bool {
+        !self.fds.is_empty()
+    }
+
+    /// Reads what was encoded.
+    pub fn reader(&self) -> Reader<'_> {
+        let fds = self.fds.iter().map(|attached| Some(Arc::clone(&attached.fd))).collect();
+        Reader { bytes: &self.bytes, fds }
+    }
+
+    fn has_owners(&self) -> bool {
+        self.fds.iter().any(|attached| attached.unique)
+    }
+
+    /// Checks that nothing but the message holds the descriptors of single-owner handles.
+    fn check_released<T>(&self) -> Result<(), Error> {
+        let held = |attached: &Attached| attached.unique && Arc::strong_count(&attached.fd) != 1;
+        if self.fds.iter().any(held) {
+            return Err(Kind::InUse { type_name: type_name::<T>() }.into());
+        }
+        Ok(())
+    }
+}
+
+/// A message that took its value along.
+#[derive(Debug)]
+pub struct Moved<T> {
+    message: Message,
+    /// `None` if the value had to be dropped, since it owned a handle: then the message rebuilds it.
+    value: Option<T>,
+}
+
+impl<T: DeserializeOwned> Moved<T> {
+    /// What is to be sent.
+    pub fn message(&self) -> &Message {
+        &self.message
+    }
+
+    /// Gives the message up to be kept, and drops the value.
+    pub fn into_message(self) -> Message {
+        self.message
+    }
+
+    /// Gives the value back, for a message that was not sent.
+    ///
+    /// `None` if it owned a handle and its type cannot read what it has itself written.
+    pub fn into_value(self) -> Option<T> {
+        self.value.or_else(|| decode(self.message).ok())
+    }
+}
+
+/// A value that was not sent, and why.
+pub struct Rejected<T> {
+    /// Why.
+    pub error: Error,
+    /// The value, as far as it could be kept: see [`Moved::into_value`].
+    pub value: Option<T>,
+}
+
+impl<T> fmt::Debug for Rejected<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rejected").field("error", &self.error).finish_non_exhaustive()
+    }
+}
+
+/// Reads values one after the other out of a message.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    bytes: &'a [u8],
+    fds: Vec<Option<Arc<OwnedFd>>>,
+}
+
+impl<'a> Reader<'a> {
+    /// Reads a message that came as these bytes and descriptors.
+    pub fn new(bytes: &'a [u8], fds: Vec<OwnedFd>) -> Self {
+        Reader { bytes, fds: fds.into_iter().map(|fd| Some(Arc::new(fd))).collect() }
+    }
+
+    /// Reads the next value.
+    ///
+    /// # Errors
+    ///
+    /// What comes next is not a value of this type, or a handle in it could not be made.
+    pub fn read<T: DeserializeOwned>(&mut self) -> Result<T, Error> {
+        let bytes = self.bytes;
+        let (result, table) =
+            table::reading(std::mem::take(&mut self.fds), || postcard::take_from_bytes(bytes));
+        self.fds = table.fds;
+        match result {
+            Ok((value, rest)) => {
+                self.bytes = rest;
+                Ok(value)
+            }
+            Err(error) => {
+                let reason = match table.error {
+                    Some(recorded) => recorded.to_string(),
+                    None => error.to_string(),
+                };
+                Err(Kind::Decode { type_name: type_name::<T>(), reason }.into())
+            }
+        }
+    }
+
+    /// The bytes that were not read yet.
+    pub fn rest(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Checks that all was read.
+    ///
+    /// # Errors
+    ///
+    /// Bytes or descriptors are left over.
+    pub fn finish(self) -> Result<(), Error> {
+        if !self.bytes.is_empty() {
+            return Err(Error::corrupt("bytes are left over after the value"));
+        }
+        if self.fds.iter().any(Option::is_some) {
+            return Err(Error::corrupt("descriptors are left over after the value"));
+        }
+        Ok(())
+    }
+}
+
+/// postcard's output, appended to a vector.
+struct Append<'a>(&'a mut Vec<u8>);
+
+impl postcard::ser_flavors::Flavor for Append<'_> {
+    type Output = ();
+
+    #[inline]
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    #[inline]
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
+}
