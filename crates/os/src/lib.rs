@@ -11,7 +11,9 @@ compile_error!("multiproc runs on 64-bit Linux");
 pub mod deadline;
 pub mod patience;
 
+pub mod futex;
 pub mod memory;
+pub mod robust;
 
 pub mod poll;
 pub mod reactor;
