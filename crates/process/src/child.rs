@@ -114,12 +114,8 @@ pub(crate) fn outcome<R: Serialize>(function: impl FnOnce() -> R) -> Message {
         }
     };
     let mut message = message(&Report::Returned);
-    // The process ends now, so that a handle with a single owner in the value has one: the message.
-    match catch_unwind(AssertUnwindSafe(|| message.push(&value))) {
-        Ok(Ok(())) => {
-            std::mem::forget(value);
-            message
-        }
+    match catch_unwind(AssertUnwindSafe(|| message.push_move(value))) {
+        Ok(Ok(())) => message,
         Ok(Err(error)) => failed(format!("its value: {error}")),
         Err(_) => self::message(&Report::Panicked(panics::take_last())),
     }

@@ -17,7 +17,8 @@ use crate::message::{Message, Reader};
 
 /// One end of a socket over which messages travel whole, in order, in both directions.
 ///
-/// It has a single owner, and is itself a handle that can be sent.
+/// It is itself a handle that can be sent: one with a single owner, or, as `Endpoint<SharedFd>`, one
+/// that many processes send into or receive from. Each message then reaches one of them.
 ///
 /// # Examples
 ///
@@ -35,8 +36,8 @@ use crate::message::{Message, Reader};
 /// # Ok::<(), multiproc_wire::Error>(())
 /// ```
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Endpoint {
-    fd: UniqueFd,
+pub struct Endpoint<F = UniqueFd> {
+    fd: F,
     #[serde(skip)]
     patience: Patience,
 }
@@ -48,11 +49,24 @@ impl Endpoint {
     ///
     /// The process or the system has no descriptor left.
     pub fn pair() -> Result<(Self, Self), Error> {
+        Self::pair_of()
+    }
+}
+
+impl<F: AsFd + From<OwnedFd>> Endpoint<F> {
+    /// Makes two connected ends with descriptors of this kind.
+    ///
+    /// # Errors
+    ///
+    /// As [`Endpoint::pair`].
+    pub fn pair_of() -> Result<(Self, Self), Error> {
         let (here, there) =
             socket::pair().map_err(|error| Error::io("make a socket for", error))?;
         Ok((here.into(), there.into()))
     }
+}
 
+impl<F: AsFd> Endpoint<F> {
     /// Sends one message. Returns `false` if the deadline passed before there was room for it.
     ///
     /// `Ok(true)` says that the message is under way, not that it was received.
@@ -61,8 +75,7 @@ impl Endpoint {
     ///
     /// The other end is closed, or the system refused.
     pub fn send(&self, message: &Message, deadline: Deadline) -> Result<bool, Error> {
-        self.send_parts(message.bytes(), &message.fds(), deadline)
-            .map_err(|error| Error::io("send", error))
+        self.send_parts([message.bytes(), &[]], &message.fds(), deadline)
     }
 
     /// Sends bytes that need no encoding as one message: see [`send`](Endpoint::send).
@@ -71,7 +84,7 @@ impl Endpoint {
     ///
     /// The other end is closed, or the system refused.
     pub fn send_bytes(&self, bytes: &[u8], deadline: Deadline) -> Result<bool, Error> {
-        self.send_parts(bytes, &[], deadline).map_err(|error| Error::io("send", error))
+        self.send_parts([bytes, &[]], &[], deadline)
     }
 
     /// Receives one value. Returns `None` if the deadline passed before one came.
@@ -126,16 +139,31 @@ impl Endpoint {
         )
     }
 
-    fn send_parts(
+    /// Sends two parts, one after the other, and descriptors as one message: see
+    /// [`send`](Endpoint::send).
+    ///
+    /// # Errors
+    ///
+    /// The other end is closed, or the system refused.
+    pub fn send_parts(
         &self,
-        bytes: &[u8],
+        parts: [&[u8]; 2],
+        fds: &[BorrowedFd<'_>],
+        deadline: Deadline,
+    ) -> Result<bool, Error> {
+        self.try_send_parts(parts, fds, deadline).map_err(|error| Error::io("send", error))
+    }
+
+    fn try_send_parts(
+        &self,
+        parts: [&[u8]; 2],
         fds: &[BorrowedFd<'_>],
         deadline: Deadline,
     ) -> io::Result<bool> {
         const PAUSE: Duration = Duration::from_millis(1);
         let wait = if deadline.is_never() { Wait::Block } else { Wait::Try };
         loop {
-            match frame::send(self.as_fd(), bytes, fds, wait) {
+            match frame::send(self.as_fd(), parts, fds, wait) {
                 Ok(()) => return Ok(true),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if !poll::writable(self, deadline)? {
@@ -156,14 +184,14 @@ impl Endpoint {
     }
 }
 
-impl From<OwnedFd> for Endpoint {
+impl<F: From<OwnedFd>> From<OwnedFd> for Endpoint<F> {
     /// Takes one end of a connected `SOCK_SEQPACKET` socket.
     fn from(fd: OwnedFd) -> Self {
         Endpoint { fd: fd.into(), patience: Patience::new() }
     }
 }
 
-impl AsFd for Endpoint {
+impl<F: AsFd> AsFd for Endpoint<F> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }

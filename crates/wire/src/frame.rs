@@ -45,38 +45,30 @@ impl Header {
     }
 }
 
-/// Sends a message as one packet.
+/// Sends a message, whose body is these two parts one after the other, as one packet.
 pub(crate) fn send(
     socket: BorrowedFd<'_>,
-    body: &[u8],
+    body: [&[u8]; 2],
     fds: &[BorrowedFd<'_>],
     wait: Wait,
 ) -> io::Result<()> {
-    if body.len() <= INLINE_MAX {
-        match send_inline(socket, body, fds, wait) {
+    let len = body[0].len() + body[1].len();
+    if len <= INLINE_MAX {
+        match send_packet(socket, 0, len, body, None, fds, wait) {
             // The socket's buffer is smaller than usual.
             Err(error) if socket::is_too_large(&error) => {}
             result => return result,
         }
     }
-    let memory = SealedBytes::write(&[body])?;
-    send_packet(socket, IN_MEMORY, body.len(), &[], Some(memory.as_fd()), fds, wait)
-}
-
-fn send_inline(
-    socket: BorrowedFd<'_>,
-    body: &[u8],
-    fds: &[BorrowedFd<'_>],
-    wait: Wait,
-) -> io::Result<()> {
-    send_packet(socket, 0, body.len(), body, None, fds, wait)
+    let memory = SealedBytes::write(&body)?;
+    send_packet(socket, IN_MEMORY, len, [&[], &[]], Some(memory.as_fd()), fds, wait)
 }
 
 fn send_packet(
     socket: BorrowedFd<'_>,
     flags: u8,
     len: usize,
-    inline: &[u8],
+    inline: [&[u8]; 2],
     memory: Option<BorrowedFd<'_>>,
     fds: &[BorrowedFd<'_>],
     wait: Wait,
@@ -84,9 +76,13 @@ fn send_packet(
     let too_many = |_| io::Error::new(io::ErrorKind::InvalidInput, "too many descriptors");
     let count = u32::try_from(fds.len()).map_err(too_many)?;
     let mut header = Header { flags, fds: count, len: len as u64 };
-    if fds.is_empty() && memory.is_none() {
+    let send = |header: &Header, attached: &[BorrowedFd<'_>]| {
         let header = header.encode();
-        return socket::send(socket, &[IoSlice::new(&header), IoSlice::new(inline)], &[], wait);
+        let parts = [&header, inline[0], inline[1]].map(IoSlice::new);
+        socket::send(socket, &parts, attached, wait)
+    };
+    if fds.is_empty() && memory.is_none() {
+        return send(&header, &[]);
     }
     let courier;
     let mut attached: Vec<BorrowedFd<'_>> = memory.into_iter().collect();
@@ -97,8 +93,7 @@ fn send_packet(
         courier = load_courier(fds)?;
         attached.push(courier.as_fd());
     }
-    let header = header.encode();
-    socket::send(socket, &[IoSlice::new(&header), IoSlice::new(inline)], &attached, wait)
+    send(&header, &attached)
 }
 
 /// Puts the descriptors into a private socket and gives the end from which they are taken.

@@ -71,7 +71,7 @@ pub fn encode_move<T: Serialize + DeserializeOwned>(value: T) -> Result<Moved<T>
         return Ok(Moved { message, value: Some(value) });
     }
     drop(value);
-    match message.check_released::<T>() {
+    match message.check_released_from::<T>(0) {
         Ok(()) => Ok(Moved { message, value: None }),
         Err(error) => Err(Rejected { error, value: decode(message).ok() }),
     }
@@ -115,6 +115,60 @@ impl Message {
         })
     }
 
+    /// Adds a value and drops it. If it fails, the message is as it was before.
+    ///
+    /// # Errors
+    ///
+    /// The value's `Serialize` failed, or a handle with a single owner in it is still referenced from
+    /// elsewhere.
+    pub fn push_move<T: Serialize>(&mut self, value: T) -> Result<(), Error> {
+        let (len, fds) = (self.bytes.len(), self.fds.len());
+        let pushed = self.push(&value);
+        drop(value);
+        let released = pushed.and_then(|()| self.check_released_from::<T>(fds));
+        if released.is_err() {
+            self.bytes.truncate(len);
+            self.fds.truncate(fds);
+        }
+        released
+    }
+
+    /// Adds a value behind its length, so that one that cannot be read hides none that follow, and
+    /// drops it. If it fails, the message is as it was before.
+    ///
+    /// # Errors
+    ///
+    /// The value's `Serialize` failed, or a handle with a single owner in it is still referenced from
+    /// elsewhere.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut message = multiproc_wire::Message::new();
+    /// message.push_framed("not a number")?;
+    /// message.push_framed(7u64)?;
+    ///
+    /// let mut reader = message.reader();
+    /// assert!(reader.read_framed::<[u64; 9]>().is_err());
+    /// assert_eq!(reader.read_framed::<u64>()?, 7);
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
+    pub fn push_framed<T: Serialize>(&mut self, value: T) -> Result<(), Error> {
+        let (start, fds) = (self.bytes.len(), self.fds.len());
+        self.bytes.extend_from_slice(&[0; FRAME]);
+        let framed = self.push_move(value).and_then(|()| {
+            let len = u32::try_from(self.bytes.len() - start - FRAME)
+                .map_err(|_| Error::corrupt("one value of 4 GiB or more among several"))?;
+            self.bytes[start..start + FRAME].copy_from_slice(&len.to_le_bytes());
+            Ok(())
+        });
+        if framed.is_err() {
+            self.bytes.truncate(start);
+            self.fds.truncate(fds);
+        }
+        framed
+    }
+
     /// Takes everything out and keeps the room.
     pub fn clear(&mut self) {
         self.bytes.clear();
@@ -124,6 +178,12 @@ impl Message {
     /// The encoded values.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// The encoded values, to be changed in place: for a field of fixed size whose value is known
+    /// only when the message is sent.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes
     }
 
     /// Tells whether nothing was encoded.
@@ -151,15 +211,19 @@ impl Message {
         self.fds.iter().any(|attached| attached.unique)
     }
 
-    /// Checks that nothing but the message holds the descriptors of single-owner handles.
-    fn check_released<T>(&self) -> Result<(), Error> {
+    /// Checks that nothing but the message holds the descriptors of single-owner handles, from this
+    /// index on.
+    fn check_released_from<T>(&self, first: usize) -> Result<(), Error> {
         let held = |attached: &Attached| attached.unique && Arc::strong_count(&attached.fd) != 1;
-        if self.fds.iter().any(held) {
+        if self.fds[first..].iter().any(held) {
             return Err(Kind::InUse { type_name: type_name::<T>() }.into());
         }
         Ok(())
     }
 }
+
+/// The length before a framed value, little-endian.
+const FRAME: usize = 4;
 
 /// A message that took its value along.
 #[derive(Debug)]
@@ -173,6 +237,11 @@ impl<T: DeserializeOwned> Moved<T> {
     /// What is to be sent.
     pub fn message(&self) -> &Message {
         &self.message
+    }
+
+    /// What is to be sent, to be changed in place.
+    pub fn message_mut(&mut self) -> &mut Message {
+        &mut self.message
     }
 
     /// Gives the message up to be kept, and drops the value.
@@ -240,9 +309,41 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Reads the next value, one that stands behind its length: see [`Message::push_framed`].
+    ///
+    /// # Errors
+    ///
+    /// It is not a value of this type. What follows can still be read.
+    pub fn read_framed<T: DeserializeOwned>(&mut self) -> Result<T, Error> {
+        let cut_short = || Error::corrupt("it is cut short");
+        let (len, rest) = self.bytes.split_first_chunk::<FRAME>().ok_or_else(cut_short)?;
+        let len = u32::from_le_bytes(*len) as usize;
+        let (value, rest) = rest.split_at_checked(len).ok_or_else(cut_short)?;
+        self.bytes = value;
+        let result = self.read();
+        let left = self.bytes.len();
+        self.bytes = rest;
+        match result {
+            Ok(_) if left > 0 => Err(Error::corrupt("bytes are left over after the value")),
+            result => result,
+        }
+    }
+
     /// The bytes that were not read yet.
     pub fn rest(&self) -> &'a [u8] {
         self.bytes
+    }
+
+    /// Keeps what was not read yet, as a message of its own.
+    ///
+    /// # Errors
+    ///
+    /// A handle was read already, so that the indices of the others would not be right any more.
+    pub fn into_message(self) -> Result<Message, Error> {
+        let attach = |fd| Some(Attached { fd: fd?, unique: false });
+        let fds: Option<Vec<_>> = self.fds.into_iter().map(attach).collect();
+        let fds = fds.ok_or_else(|| Error::corrupt("a handle stands where none may be"))?;
+        Ok(Message { bytes: self.bytes.to_vec(), fds })
     }
 
     /// Checks that all was read.
