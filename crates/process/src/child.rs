@@ -1,7 +1,6 @@
 //! What a child does from its hello to its end.
 
 use std::io::Write;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::exit;
 
 use multiproc_os::deadline::Deadline;
@@ -105,19 +104,15 @@ pub(crate) fn call<A: DeserializeOwned, R: Serialize>(
 
 /// Runs the function and gives what is to be sent home.
 pub(crate) fn outcome<R: Serialize>(function: impl FnOnce() -> R) -> Message {
-    let value = match catch_unwind(AssertUnwindSafe(function)) {
+    let value = match panics::catch(function) {
         Ok(value) => value,
-        Err(payload) => {
-            // A payload may panic in its own destructor.
-            std::mem::forget(payload);
-            return message(&Report::Panicked(panics::take_last()));
-        }
+        Err(panic) => return message(&Report::Panicked(panic)),
     };
     let mut message = message(&Report::Returned);
-    match catch_unwind(AssertUnwindSafe(|| message.push_move(value))) {
+    match panics::catch(|| message.push_move(value)) {
         Ok(Ok(())) => message,
         Ok(Err(error)) => failed(format!("its value: {error}")),
-        Err(_) => self::message(&Report::Panicked(panics::take_last())),
+        Err(panic) => self::message(&Report::Panicked(panic)),
     }
 }
 

@@ -27,7 +27,8 @@ pub use start_method::StartMethod;
 
 #[doc(hidden)]
 pub mod __private {
-    //! What [`init_before_main`](crate::init_before_main) expands to.
+    //! What [`init_before_main`](crate::init_before_main) expands to, and what the pool's workers need.
     pub use crate::init::init_from_constructor;
+    pub use crate::panics::{be_quiet, catch};
     pub use multiproc_os::constructors::Constructor;
 }

@@ -2,7 +2,8 @@
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::Cell;
-use std::panic::{PanicHookInfo, set_hook, take_hook};
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook, take_hook};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::error::Panic;
 
@@ -10,12 +11,31 @@ thread_local! {
     static LAST: Cell<Option<Panic>> = const { Cell::new(None) };
 }
 
+/// Set where every panic is carried home and none needs to be printed.
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// Prints no panics in this process any more.
+pub fn be_quiet() {
+    QUIET.store(true, Relaxed);
+}
+
+/// Runs the function and gives what it panicked with.
+pub fn catch<R>(function: impl FnOnce() -> R) -> Result<R, Panic> {
+    catch_unwind(AssertUnwindSafe(function)).map_err(|payload| {
+        // A payload may panic in its own destructor.
+        std::mem::forget(payload);
+        take_last()
+    })
+}
+
 /// From now on notes panics, and calls `report` where a panic ends the process at once. What printed
 /// panics before still does.
 pub(crate) fn watch(report: impl Fn(Panic) + Send + Sync + 'static) {
     let before = take_hook();
     set_hook(Box::new(move |info| {
-        before(info);
+        if !QUIET.load(Relaxed) {
+            before(info);
+        }
         let panic = note(info);
         if cfg!(panic = "abort") {
             report(panic);
@@ -26,7 +46,7 @@ pub(crate) fn watch(report: impl Fn(Panic) + Send + Sync + 'static) {
 }
 
 /// Takes the last panic of this thread.
-pub(crate) fn take_last() -> Panic {
+fn take_last() -> Panic {
     LAST.take().unwrap_or_else(|| Panic {
         // `resume_unwind` calls no hook.
         message: "(unwound without a message)".into(),
