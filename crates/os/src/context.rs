@@ -181,6 +181,13 @@ pub fn ignore_broken_pipe() {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
 
+/// Has the kernel keep ended children until they are reaped, even if whoever started this process
+/// ignored `SIGCHLD`.
+pub fn keep_ended_children() {
+    // SAFETY: sets a disposition that runs no code of this process.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
 /// Sets whether `SIGINT`, as from Ctrl-C, does nothing, or ends the process.
 pub fn ignore_interrupt(ignore: bool) {
     let disposition = if ignore { libc::SIG_IGN } else { libc::SIG_DFL };

@@ -12,7 +12,7 @@ use rustix::process::{
 };
 
 use crate::deadline::Deadline;
-use crate::pidfd_info;
+use crate::pidfd_info::{self, ExitInfo};
 use crate::poll;
 
 /// A descriptor of a process, readable once the process has ended.
@@ -66,9 +66,18 @@ impl PidFd {
     }
 
     /// Asks the kernel how the process ended: Linux 6.15 and later know it once it was reaped, whoever
-    /// reaped it. `None` if that is not known.
-    pub fn exit_info(&self) -> Option<ExitStatus> {
-        pidfd_info::exit_status(self.0.as_fd())
+    /// reaped it. `None` if that is not known, or it was not reaped until the deadline.
+    pub fn exit_info(&self, deadline: Deadline) -> Option<ExitStatus> {
+        match pidfd_info::exit_status(self.0.as_fd())? {
+            ExitInfo::Known(status) => Some(status),
+            ExitInfo::NotReaped => match poll::hung_up(self.0.as_fd(), deadline) {
+                Ok(true) => match pidfd_info::exit_status(self.0.as_fd())? {
+                    ExitInfo::Known(status) => Some(status),
+                    ExitInfo::NotReaped => None,
+                },
+                _ => None,
+            },
+        }
     }
 }
 

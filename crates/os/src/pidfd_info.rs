@@ -25,12 +25,26 @@ const PIDFD_INFO_EXIT: u64 = 1 << 3;
 const PIDFD_GET_INFO: libc::Ioctl =
     ((3u64 << 30) | ((size_of::<PidfdInfo>() as u64) << 16) | (0xff << 8) | 11) as libc::Ioctl;
 
-/// The status of a process that has ended and was reaped. `None` on kernels that do not keep it.
-pub(crate) fn exit_status(pidfd: BorrowedFd<'_>) -> Option<ExitStatus> {
+/// What the kernel says of the end of a process.
+pub(crate) enum ExitInfo {
+    /// It has ended and was reaped.
+    Known(ExitStatus),
+    /// It was not reaped yet; or the kernel is Linux 6.13 or 6.14.
+    NotReaped,
+}
+
+/// How a process has ended. `None` on kernels that do not keep it.
+pub(crate) fn exit_status(pidfd: BorrowedFd<'_>) -> Option<ExitInfo> {
     let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..Default::default() };
     // SAFETY: the request writes at most the size that it encodes, which is that of `info`.
     let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) };
-    (result == 0 && info.mask & PIDFD_INFO_EXIT != 0).then(|| ExitStatus::from_raw(info.exit_code))
+    if result != 0 {
+        return None;
+    }
+    Some(match info.mask & PIDFD_INFO_EXIT {
+        0 => ExitInfo::NotReaped,
+        _ => ExitInfo::Known(ExitStatus::from_raw(info.exit_code)),
+    })
 }
 
 const _: () = assert!(size_of::<PidfdInfo>() == 64);

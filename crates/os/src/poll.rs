@@ -30,6 +30,16 @@ pub fn writable(fd: impl AsFd, deadline: Deadline) -> io::Result<bool> {
     Ok(!polled[0].revents().is_empty())
 }
 
+/// Waits until the descriptor is hung up, which for a pidfd means that the process was reaped (Linux
+/// 6.9 and later), or until the deadline.
+///
+/// Returns `false` if the deadline passed.
+pub fn hung_up(fd: impl AsFd, deadline: Deadline) -> io::Result<bool> {
+    let mut polled = [PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::empty())];
+    poll(&mut polled, deadline)?;
+    Ok(!polled[0].revents().is_empty())
+}
+
 fn poll(fds: &mut [PollFd<'_>], deadline: Deadline) -> io::Result<()> {
     loop {
         // A signal costs the time that had passed: what remains is asked for anew.

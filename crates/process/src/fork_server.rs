@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use multiproc_os::context;
 use multiproc_os::deadline::Deadline;
@@ -45,7 +46,7 @@ struct Greeting {
 /// To the server: fork, and let the child have this line.
 #[derive(Serialize, Deserialize)]
 struct Request {
-    line: SharedFd,
+    line: Endpoint,
 }
 
 impl ForkServer {
@@ -106,12 +107,19 @@ impl ForkServer {
     }
 
     /// Has a child forked that gets this end of its line.
-    pub(crate) fn fork(&self, line: &SharedFd) -> io::Result<()> {
-        self.send(&Request { line: line.clone() })
+    pub(crate) fn fork(&self, line: Endpoint) -> io::Result<()> {
+        self.send(&Request { line })
     }
 
     pub(crate) fn has_ended(&self) -> bool {
         self.pidfd.wait_end(Deadline::now()).unwrap_or(true)
+    }
+
+    /// Tells whether it has ended, where one of its sockets was found closed: a process that dies
+    /// closes them a moment before its end can be seen.
+    pub(crate) fn is_ending(&self) -> bool {
+        const MOMENT: Duration = Duration::from_secs(1);
+        self.pidfd.wait_end(Deadline::after(MOMENT)).unwrap_or(true)
     }
 
     fn send(&self, message: &impl Serialize) -> io::Result<()> {
@@ -138,7 +146,7 @@ impl Drop for ForkServer {
 const SIGKILL: i32 = 9;
 
 fn hello_deadline() -> Deadline {
-    Deadline::after(std::time::Duration::from_secs(60))
+    Deadline::after(Duration::from_secs(60))
 }
 
 /// The server's side. Ends when the parent has ended, or wants no more and no child is left.
@@ -173,6 +181,7 @@ impl Server {
     fn new(control: Endpoint) -> io::Result<Self> {
         // Ctrl-C is for the program and its children, which it reaches as well.
         context::ignore_interrupt(true);
+        context::keep_ended_children();
         let Some(Greeting { parent }) = control.recv(Deadline::NEVER)? else {
             return Err(io::ErrorKind::UnexpectedEof.into());
         };
@@ -208,34 +217,30 @@ impl Server {
     fn take_requests(&mut self) -> io::Result<()> {
         loop {
             match self.control.recv::<Request>(Deadline::now()) {
-                Ok(Some(request)) => self.fork(&request.line)?,
+                Ok(Some(request)) => self.fork(request.line)?,
                 Ok(None) => return Ok(()),
                 Err(error) if error.is_closed() => {
                     self.closed = true;
                     return self.reactor.remove(&self.control);
                 }
-                // One that cannot be read is from nobody who waits for an answer: the line that came
-                // with it is closed.
+                // There is nobody to answer to: the line that came with it, or for which there was no
+                // descriptor left, is closed.
                 Err(_) => {}
             }
         }
     }
 
-    fn fork(&mut self, line: &SharedFd) -> io::Result<()> {
-        let ours = match line.as_fd().try_clone_to_owned() {
-            Ok(fd) => Endpoint::from(fd),
-            Err(_) => return Ok(()),
-        };
-        match fork_with(ours.as_fd(), child::run_forked) {
+    fn fork(&mut self, line: Endpoint) -> io::Result<()> {
+        match fork_with(line.as_fd(), child::run_forked) {
             Ok(Forked { pidfd, .. }) => {
                 let token = self.next_child;
                 self.next_child += 1;
                 self.reactor.add(&pidfd, token)?;
-                self.children.insert(token, Child { pidfd, line: ours });
+                self.children.insert(token, Child { pidfd, line });
             }
             Err(error) => {
-                let number = error.raw_os_error().unwrap_or(0);
-                child::report(&ours, &Report::NotForked(number));
+                let (number, reason) = (error.raw_os_error(), error.to_string());
+                child::report_if_room(&line, &Report::NotForked { number, reason });
             }
         }
         Ok(())

@@ -10,7 +10,7 @@ use multiproc_os::deadline::Deadline;
 use multiproc_os::patience::Patience;
 use multiproc_os::pidfd::PidFd;
 use multiproc_os::poll;
-use multiproc_wire::{Endpoint, Message, Reader};
+use multiproc_wire::{Endpoint, Reader};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -53,6 +53,9 @@ pub struct Process<R = ()> {
     returns: PhantomData<fn() -> R>,
 }
 
+/// How long the status of an orphan is waited for, once it has ended.
+const ADOPTION: Duration = Duration::from_secs(1);
+
 /// The process behind the handle.
 #[derive(Debug)]
 pub(crate) struct Child {
@@ -70,20 +73,6 @@ pub(crate) enum Reaped {
     Here,
     /// The fork server, which tells over the line.
     ByServer(Arc<ForkServer>),
-}
-
-impl Child {
-    /// Sends what it needs to know. One that is gone already is found out by its end.
-    pub(crate) fn tell(&self, messages: &[&Message]) -> io::Result<()> {
-        for message in messages {
-            match self.line.send(message, Deadline::NEVER) {
-                Ok(_) => {}
-                Err(error) if error.is_closed() => return Ok(()),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Process<()> {
@@ -322,7 +311,7 @@ impl<R: DeserializeOwned> Process<R> {
                 Ok(status) => self.status = status,
                 // Someone else has reaped it, or `SIGCHLD` is ignored.
                 Err(_) if self.child.pidfd.wait_end(Deadline::now())? => {
-                    self.status = self.child.pidfd.exit_info();
+                    self.status = self.child.pidfd.exit_info(Deadline::now());
                 }
                 Err(error) => return Err(error),
             },
@@ -336,7 +325,8 @@ impl<R: DeserializeOwned> Process<R> {
                 }
                 self.read_line();
                 if !self.ended {
-                    self.status = self.child.pidfd.exit_info();
+                    // Whoever has adopted it reaps it any moment now.
+                    self.status = self.child.pidfd.exit_info(Deadline::after(ADOPTION));
                 }
             }
         }
@@ -389,7 +379,7 @@ impl<R: DeserializeOwned> Process<R> {
                 self.status = Some(ExitStatus::from_raw(status));
                 self.ended = true;
             }
-            Report::NotForked(_) => {}
+            Report::NotForked { .. } => {}
         }
     }
 

@@ -17,8 +17,8 @@ pub(crate) enum Report {
     Panicked(Panic),
     /// From the child: it could not run its function, or its value could not be sent.
     Failed(String),
-    /// From the fork server: it could not fork, with the system's error number.
-    NotForked(i32),
+    /// From the fork server: it could not fork. The system's error number, if it was the system's.
+    NotForked { number: Option<i32>, reason: String },
     /// From the fork server: the child has ended, with the status as wait(2) gives it.
     Exited(i32),
 }

@@ -24,12 +24,15 @@ use crate::fork;
 use crate::fork_server::ForkServer;
 use crate::init::{self, SPAWNED};
 use crate::process::{Child, Process, Reaped};
+use crate::reaper::reap_later;
 use crate::report::Report;
 use crate::start_method::StartMethod;
 
 /// So many processes may have started each other: a program that starts itself without end is
 /// stopped before the machine is.
 const DEEPEST: u32 = 100;
+
+const SIGKILL: i32 = 9;
 
 pub(crate) fn spawn<A, R>(
     settings: Settings,
@@ -80,8 +83,14 @@ fn start_executed(identity: Identity, entry: ChildEntry, argument: &Message) -> 
         exec_self(SPAWNED, theirs.as_fd().try_clone_to_owned()?, Keep::Usual)?;
     drop(theirs);
     let child = Child { pid, pidfd, line, said_hello: false, reaped: Reaped::Here };
-    child.tell(&[&boot, argument])?;
-    Ok(child)
+    match tell(&child.line, [&boot, argument]) {
+        Ok(()) => Ok(child),
+        Err(error) => {
+            child.pidfd.send_signal(SIGKILL)?;
+            reap_later(child.pidfd.as_fd());
+            Err(error)
+        }
+    }
 }
 
 fn start_forked(identity: Identity, entry: ChildEntry, argument: &Message) -> io::Result<Child> {
@@ -90,19 +99,17 @@ fn start_forked(identity: Identity, entry: ChildEntry, argument: &Message) -> io
     for _ in 0..TRIES {
         let server = ForkServer::get()?;
         let (line, theirs) = Endpoint::pair()?;
-        let theirs = SharedFd::from(theirs.as_fd().try_clone_to_owned()?);
         // A server that has just died is found out by its end of the control socket.
-        if let Err(error) = server.fork(&theirs) {
-            failure = error;
-            continue;
+        match server.fork(theirs) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe && server.is_ending() => {
+                failure = error;
+                continue;
+            }
+            result => result?,
         }
-        drop(theirs);
         let context = Context::since(&server.snapshot)?;
         let boot = boot(identity.clone(), entry, context)?;
-        for message in [&boot, argument] {
-            // The answer below tells more than a line that is closed by now.
-            let _closed = line.send(message, Deadline::NEVER);
-        }
+        tell(&line, [&boot, argument])?;
         match hear_hello(&line, &server)? {
             Some((pid, pidfd)) => {
                 let reaped = Reaped::ByServer(server);
@@ -112,6 +119,19 @@ fn start_forked(identity: Identity, entry: ChildEntry, argument: &Message) -> io
         }
     }
     Err(failure)
+}
+
+/// Sends the child what it needs to know. One that is gone already is found out by its end.
+fn tell(line: &Endpoint, messages: [&Message; 2]) -> io::Result<()> {
+    for message in messages {
+        match line.send(message, Deadline::NEVER) {
+            Ok(_) => {}
+            Err(error) if error.is_closed() => return Ok(()),
+            // The child finds the line closed before it has all, and ends.
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Waits for the child's first word. `None` if nobody is left who could say it.
@@ -124,9 +144,12 @@ fn hear_hello(line: &Endpoint, server: &Arc<ForkServer>) -> io::Result<Option<(u
                 poll::readable([line.as_fd()], Deadline::NEVER)?;
                 continue;
             }
-            Err(error) if error.is_closed() && server.has_ended() => return Ok(None),
+            Err(error) if error.is_closed() && server.is_ending() => return Ok(None),
             Err(error) if error.is_closed() => {
-                return Err(io::Error::other("it ended before it said hello"));
+                return Err(io::Error::other(
+                    "its fork server has lost the request, most likely since it has no descriptor left: \
+                     see RLIMIT_NOFILE",
+                ));
             }
             Err(error) => return Err(error.into()),
         };
@@ -134,7 +157,12 @@ fn hear_hello(line: &Endpoint, server: &Arc<ForkServer>) -> io::Result<Option<(u
             Report::Hello { pid, pidfd: Some(pidfd) } => {
                 Ok(Some((pid, PidFd::from(pidfd.as_fd().try_clone_to_owned()?))))
             }
-            Report::NotForked(error) => Err(io::Error::from_raw_os_error(error)),
+            Report::NotForked { number: Some(number), .. } => {
+                Err(io::Error::from_raw_os_error(number))
+            }
+            Report::NotForked { number: None, reason } => {
+                Err(io::Error::new(io::ErrorKind::Unsupported, format!("its fork server: {reason}")))
+            }
             Report::Exited(status) => Err(io::Error::other(format!(
                 "it ended before it said hello, with wait status {status:#x}"
             ))),
