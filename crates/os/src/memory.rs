@@ -12,7 +12,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use memmap2::{Advice, Mmap, MmapOptions, MmapRaw};
 use rustix::fs::{
-    MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, fstatfs, ftruncate,
+    FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals, fstat,
+    fstatfs, ftruncate,
 };
 use rustix::io::Errno;
 
@@ -101,6 +102,15 @@ impl<F: AsFd> Memory<F> {
             Err(Errno::PERM) if self.len()? >= len => Ok(()),
             result => Ok(result?),
         }
+    }
+
+    /// Makes a part of it zero, and gives the memory behind whole pages back to the system.
+    pub fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
+        if len == 0 {
+            return Ok(());
+        }
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        Ok(rustix::io::retry_on_intr(|| fallocate(&self.fd, flags, offset, len))?)
     }
 
     /// Maps a part of it, to be shared with whoever else maps it.
@@ -338,6 +348,10 @@ mod tests {
         let after = memory.map(0, 3 * 4096).unwrap();
         // SAFETY: as above.
         assert_eq!(unsafe { after.as_ptr().read() }, 7);
+        memory.discard(0, 4096).unwrap();
+        // SAFETY: as above.
+        assert_eq!(unsafe { after.as_ptr().read() }, 0);
+        assert_eq!(memory.len().unwrap(), 3 * 4096);
     }
 
     #[test]

@@ -59,6 +59,7 @@ struct State {
     /// The value of [`generation`] for which the rest was found out.
     generation: Cell<u32>,
     id: Cell<u32>,
+    process: Cell<u32>,
     head: Cell<*const Head>,
     /// How many locks of ours are in the list.
     held: Cell<u32>,
@@ -74,6 +75,7 @@ thread_local! {
         State {
             generation: Cell::new(NEVER),
             id: Cell::new(0),
+            process: Cell::new(0),
             head: Cell::new(ptr::null()),
             held: Cell::new(0),
             own_head: Head {
@@ -109,6 +111,12 @@ impl Thread {
     #[inline]
     pub fn id(self) -> u32 {
         self.state.id.get()
+    }
+
+    /// The number of its process.
+    #[inline]
+    pub fn process(self) -> u32 {
+        self.state.process.get()
     }
 
     /// Tells whether it may hold one lock more.
@@ -250,6 +258,7 @@ fn refresh(state: &State) -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::Unsupported, text));
     }
     state.id.set(rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs());
+    state.process.set(std::process::id());
     state.head.set(head);
     // A child holds none of its parent's locks.
     state.held.set(0);

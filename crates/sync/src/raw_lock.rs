@@ -1,0 +1,334 @@
+//! The lock's words in shared memory: the protocol of the crate's README.
+#![allow(unsafe_code)] // Links words into the thread's robust list, and names half of one to the kernel.
+
+use std::io;
+use std::mem::offset_of;
+use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release, SeqCst};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, fence};
+
+use multiproc_os::deadline::Deadline;
+use multiproc_os::futex::{self, Store, Waited};
+use multiproc_os::patience::Patience;
+use multiproc_os::robust::{self, FUTEX_OFFSET, Links, Thread};
+use zerocopy::{FromBytes, IntoBytes, KnownLayout};
+
+/// A lock's words, for structures in shared memory. All zeros is an unlocked one.
+///
+/// It is taken through whatever keeps it mapped, such as a [`Region`](crate::region::Region).
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::atomic::AtomicU32;
+/// use multiproc_sync::RawLock;
+/// use zerocopy::{FromBytes, IntoBytes, KnownLayout};
+///
+/// #[derive(FromBytes, IntoBytes, KnownLayout)]
+/// #[repr(C)]
+/// struct Turnstile {
+///     gate: RawLock,
+///     passed: AtomicU32,
+///     sleeping: AtomicU32,
+/// }
+/// ```
+#[derive(Debug, Default, FromBytes, IntoBytes, KnownLayout)]
+#[repr(C)]
+pub struct RawLock {
+    /// A `State`.
+    state: AtomicU64,
+    /// Not zero: whoever held the lock died or panicked, and nobody has declared the data repaired.
+    poisoned: AtomicU32,
+    /// The process whose thread holds the lock, from just after it was taken to just before it is
+    /// released; else zero.
+    process: AtomicU32,
+    reserved: [AtomicU32; 2],
+    links: Links,
+    /// Together a cache line.
+    also_reserved: [AtomicU64; 3],
+}
+
+/// The word is where the robust list wants it: at the start of `state`, or in its second half.
+const WORD_AT: usize = (offset_of!(RawLock, links) + size_of::<usize>())
+    .strict_add_signed(FUTEX_OFFSET)
+    .strict_sub(offset_of!(RawLock, state));
+const WORD_SHIFT: u32 =
+    if cfg!(target_endian = "little") { 8 * WORD_AT as u32 } else { 32 - 8 * WORD_AT as u32 };
+const _: () = assert!(WORD_AT == 0 || WORD_AT == 4);
+const _: () = assert!(size_of::<RawLock>() == 64);
+
+/// The part of the word that is the holder's thread id; zero: free.
+const OWNER: u32 = 0x3fff_ffff;
+/// The kernel sets it, in place of the owner, when the holder dies.
+const OWNER_DIED: u32 = 1 << 30;
+/// Somebody may be asleep on the word.
+const WAITERS: u32 = 1 << 31;
+const WAITERS_BIT: u8 = 31;
+
+/// The futex word, and a count of the times that the lock was taken with `WAITERS` set: its *turn*.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct State(u64);
+
+impl State {
+    #[inline]
+    fn new(word: u32, turn: u32) -> Self {
+        State(u64::from(word) << WORD_SHIFT | u64::from(turn) << (32 - WORD_SHIFT))
+    }
+
+    #[inline]
+    fn word(self) -> u32 {
+        (self.0 >> WORD_SHIFT) as u32
+    }
+
+    #[inline]
+    fn turn(self) -> u32 {
+        (self.0 >> (32 - WORD_SHIFT)) as u32
+    }
+
+    #[inline]
+    fn owner(self) -> u32 {
+        self.word() & OWNER
+    }
+
+    fn has(self, bit: u32) -> bool {
+        self.word() & bit != 0
+    }
+
+    /// What a thread makes of a free lock. `WAITERS` stays, since a woken waiter may be killed
+    /// before it is here.
+    fn taken_by(self, thread: u32) -> Self {
+        let waiters = self.word() & WAITERS;
+        State::new(waiters | thread, self.turn().wrapping_add(waiters >> WAITERS_BIT))
+    }
+}
+
+/// How long to wait for a lock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Wait {
+    /// Not at all.
+    Try,
+    /// Until then.
+    Until(Deadline),
+}
+
+/// Why a lock was not taken.
+#[derive(Debug)]
+pub(crate) enum NotTaken {
+    /// Another thread holds it, and the wait was over.
+    Held,
+    /// This thread holds it.
+    HeldByCaller,
+    /// A thread of this process has ended without releasing it.
+    Leaked,
+    /// This thread holds as many as the kernel looks after.
+    TooMany,
+    /// The thread's robust list cannot be had.
+    System(io::Error),
+}
+
+impl RawLock {
+    /// Makes an unlocked one.
+    pub const fn new() -> Self {
+        RawLock {
+            state: AtomicU64::new(0),
+            poisoned: AtomicU32::new(0),
+            process: AtomicU32::new(0),
+            reserved: [const { AtomicU32::new(0) }; 2],
+            links: [const { AtomicUsize::new(0) }; 2],
+            also_reserved: [const { AtomicU64::new(0) }; 3],
+        }
+    }
+
+    /// Takes the lock.
+    ///
+    /// # Safety
+    ///
+    /// The lock stays mapped, at this address, until it is unlocked by this thread, or the thread
+    /// has ended.
+    #[inline]
+    pub(crate) unsafe fn lock(&self, wait: Wait) -> Result<(), NotTaken> {
+        let thread = Thread::current().map_err(NotTaken::System)?;
+        if !thread.has_room() {
+            return Err(NotTaken::TooMany);
+        }
+        // SAFETY: the caller keeps the lock mapped.
+        unsafe { thread.announce(&self.links) };
+        let seen = self.load();
+        if seen.word() != 0 || !self.replace(seen, seen.taken_by(thread.id())) {
+            let result = self.lock_contended(thread, wait);
+            if result.is_err() {
+                thread.conclude();
+                return result;
+            }
+        }
+        // SAFETY: it was free, so that it is in no list of a living thread, and it was announced. The
+        // caller keeps it mapped.
+        unsafe { thread.link(&self.links) };
+        thread.conclude();
+        self.process.store(thread.process(), Relaxed);
+        Ok(())
+    }
+
+    /// Releases the lock, poisoned if so asked for; unless another thread holds it: a guard that was
+    /// copied by a fork does not release its parent's lock.
+    ///
+    /// # Safety
+    ///
+    /// The lock is mapped. A lock that this thread holds was taken at this address.
+    #[inline]
+    pub(crate) unsafe fn unlock(&self, poisoned: bool) {
+        // It succeeded when the lock was taken; now it can fail only in a copy of that process.
+        let Ok(thread) = Thread::current() else { return };
+        let seen = self.load();
+        if seen.owner() != thread.id() {
+            return;
+        }
+        if poisoned {
+            self.poison();
+        }
+        self.process.store(0, Relaxed);
+        // SAFETY: this thread holds the lock, so that it is in its list.
+        unsafe {
+            thread.announce(&self.links);
+            thread.unlink(&self.links);
+        }
+        if seen.has(WAITERS) || !self.replace(seen, State::new(0, seen.turn())) {
+            self.unlock_contended(seen.turn());
+        }
+        thread.conclude();
+    }
+
+    /// Takes the lock or waits for it. The operation is announced.
+    #[cold]
+    #[inline(never)]
+    fn lock_contended(&self, thread: Thread, wait: Wait) -> Result<(), NotTaken> {
+        /// Of all locks of this process: each wait shows how long one takes.
+        static PATIENCE: Patience = Patience::new();
+        /// A moment in which a holder on another processor is done with a short section.
+        const SPINS: u32 = 30;
+
+        if self.attempt(thread)?.is_some() {
+            return Ok(());
+        }
+        let Wait::Until(deadline) = wait else { return Err(NotTaken::Held) };
+        if deadline.has_passed() {
+            return Err(NotTaken::Held);
+        }
+        for _ in 0..SPINS {
+            let seen = self.load();
+            if seen.owner() == 0 || seen.has(WAITERS) {
+                break;
+            }
+            std::hint::spin_loop();
+        }
+        PATIENCE.wait(|| self.attempt(thread), || self.sleep(thread, deadline))
+    }
+
+    /// Takes the lock if it is free.
+    fn attempt(&self, thread: Thread) -> Result<Option<()>, NotTaken> {
+        loop {
+            let seen = self.load();
+            if seen.owner() == thread.id() {
+                return Err(NotTaken::HeldByCaller);
+            }
+            if seen.owner() != 0 {
+                return Ok(None);
+            }
+            // A forgotten guard may have lent out the data for good, whatever became of its thread.
+            if seen.has(OWNER_DIED) && self.process.load(Relaxed) == thread.process() {
+                return Err(NotTaken::Leaked);
+            }
+            if self.replace(seen, seen.taken_by(thread.id())) {
+                if seen.has(OWNER_DIED) {
+                    // Whoever is killed before this store has died as the holder, and the next one
+                    // comes here.
+                    self.poison();
+                }
+                return Ok(Some(()));
+            }
+        }
+    }
+
+    /// Sleeps until the lock is free, and takes it.
+    fn sleep(&self, thread: Thread, deadline: Deadline) -> Result<(), NotTaken> {
+        loop {
+            if self.attempt(thread)?.is_some() {
+                return Ok(());
+            }
+            let seen = self.load();
+            let waiting = State::new(seen.word() | WAITERS, seen.turn());
+            if seen.owner() == 0 || (seen != waiting && !self.replace(seen, waiting)) {
+                continue;
+            }
+            // Whoever was woken must try the lock before it gives up: the wake is lost otherwise.
+            if futex::wait(self.word(), waiting.word(), deadline) == Waited::TimedOut {
+                return self.attempt(thread)?.ok_or(NotTaken::Held);
+            }
+        }
+    }
+
+    /// Releases the lock and wakes one waiter, if there is one. The operation is announced.
+    #[cold]
+    #[inline(never)]
+    fn unlock_contended(&self, turn: u32) {
+        // The kernel's store is none that the language knows of.
+        fence(SeqCst);
+        let woken = futex::store_and_wake(self.word(), Store::Bit(WAITERS_BIT), 1);
+        let woken = woken.unwrap_or_else(|_| {
+            // Not in one step, where the kernel cannot: a kill in between is mended by the kernel,
+            // since the operation is announced.
+            self.state.store(State::new(WAITERS, turn).0, Release);
+            futex::wake(self.word(), 1)
+        });
+        if woken == 0 {
+            // Nobody slept. Nobody has fallen asleep since if the lock was not taken since, which
+            // the turn tells: without it, this could come late and hide later sleepers.
+            self.replace(State::new(WAITERS, turn), State::new(0, turn));
+        }
+    }
+
+    /// Tells whether a holder has died or panicked and the data were not declared repaired.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.poisoned.load(Relaxed) != 0 || self.load().has(OWNER_DIED)
+    }
+
+    /// Marks the data as possibly broken. For whoever holds the lock.
+    #[cold]
+    fn poison(&self) {
+        self.poisoned.store(1, Relaxed);
+    }
+
+    /// Declares the data repaired.
+    pub(crate) fn clear_poison(&self) {
+        self.poisoned.store(0, Relaxed);
+        let seen = self.load();
+        if seen.has(OWNER_DIED) {
+            // If it fails, somebody has taken the lock just now, and poisons it for what it found.
+            self.replace(seen, State::new(seen.word() & !OWNER_DIED, seen.turn()));
+        }
+    }
+
+    /// Tells whether a living thread of this process holds the lock, so that its list refers to it.
+    pub(crate) fn is_held_in_this_process(&self) -> bool {
+        let owner = self.load().owner();
+        owner != 0 && robust::is_thread_of_this_process(owner)
+    }
+
+    #[inline]
+    fn load(&self) -> State {
+        State(self.state.load(Relaxed))
+    }
+
+    #[inline]
+    fn replace(&self, seen: State, new: State) -> bool {
+        // Of the two orderings each caller needs one at most; on the machines that tell them
+        // apart, the other costs less than a second function would.
+        self.state.compare_exchange(seen.0, new.0, AcqRel, Relaxed).is_ok()
+    }
+
+    /// The half of `state` that the kernel compares and changes.
+    fn word(&self) -> &AtomicU32 {
+        // SAFETY: it lies within the state and is aligned as it must be. The program itself never
+        // reads or writes it, so that no access of another size races with those to the whole.
+        unsafe { &*self.state.as_ptr().cast::<AtomicU32>().byte_add(WORD_AT) }
+    }
+}

@@ -1,0 +1,406 @@
+//! Memory that processes share: a header of atomics, and bytes behind a lock.
+//!
+//! This is what the handles of the crates above are made of. A region is a memfd:
+//!
+//! | from | what |
+//! | --- | --- |
+//! | 0 | the preamble: format, version, C library, pid namespace, length, and the lock of the bytes |
+//! | 128 | the header `H`: atomics, and locks that guard no bytes (*gates*) |
+//! | after it, aligned | the bytes |
+//!
+//! The preamble and the header stay mapped at one address as long as the region is used, since held
+//! locks are linked by address. The bytes of a region that grows are mapped apart, and only whoever
+//! holds their lock follows a growth.
+#![allow(unsafe_code)] // Makes references into shared memory: to atomics, and to bytes under a lock.
+
+mod guard;
+mod preamble;
+
+use std::cell::UnsafeCell;
+use std::fmt;
+use std::io;
+use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use multiproc_os::deadline::Deadline;
+use multiproc_os::memory::{Mapping, Memory};
+use multiproc_wire::SharedFd;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use zerocopy::{FromBytes, IntoBytes, KnownLayout};
+
+use crate::error::{LockError, MemoryError, Reason};
+use crate::raw_lock::{RawLock, Wait};
+
+pub use guard::{GateGuard, RegionGuard};
+use preamble::{Extent, Preamble};
+
+const HEADER_AT: usize = 128;
+const _: () = assert!(size_of::<Preamble>() == HEADER_AT);
+/// The size of a page on some machines, and a divisor of it on all others.
+const PAGE: u64 = 4096;
+
+/// What stands in front of a region's bytes and is used without their lock.
+///
+/// It starts as zeros. What changes in it is atomic: the bounds rule out anything else that could be
+/// changed through a shared reference.
+pub trait Header: FromBytes + IntoBytes + KnownLayout + Sync + 'static {
+    /// Eight letters that tell this kind of region from others, in error messages too.
+    const KIND: [u8; 8];
+}
+
+/// Shared memory with a header `H` and bytes that one thread of one process at a time may use.
+///
+/// Clones, and what is read from messages, refer to the same memory. It is gone with the last of them.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::atomic::{AtomicU64, Ordering};
+/// use multiproc_sync::region::{Header, Region};
+/// use zerocopy::{FromBytes, IntoBytes, KnownLayout};
+///
+/// #[derive(FromBytes, IntoBytes, KnownLayout)]
+/// #[repr(C)]
+/// struct Visits(AtomicU64);
+///
+/// impl Header for Visits {
+///     const KIND: [u8; 8] = *b"visits\0\0";
+/// }
+///
+/// let region = Region::<Visits>::create_growable("guest-book", 16)?;
+/// region.header().0.fetch_add(1, Ordering::Relaxed);
+///
+/// let mut guard = region.lock()?;
+/// guard.bytes_mut()[..4].copy_from_slice(b"anna");
+/// guard.grow(1 << 20)?;
+/// assert_eq!(guard.bytes().len(), 1 << 20);
+/// assert_eq!(&guard.bytes()[..4], b"anna");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Region<H> {
+    inner: Arc<Inner>,
+    _header: PhantomData<fn() -> H>,
+}
+
+struct Inner {
+    memory: Memory<SharedFd>,
+    /// The preamble and the header; of a region that cannot grow, the bytes too.
+    head: ManuallyDrop<Mapping>,
+    /// For whoever holds the lock of the preamble, and for nobody else.
+    bytes: UnsafeCell<Bytes>,
+    extent: Extent,
+    /// How many guards of gates there are, forgotten ones included.
+    gates: AtomicUsize,
+}
+
+struct Bytes {
+    start: NonNull<u8>,
+    len: usize,
+    /// Of a region that can grow.
+    _mapping: Option<Mapping>,
+}
+
+// SAFETY: the mappings are of the process, not of a thread. The head is only read or holds atomics;
+// the bytes are reached by whoever holds the region's lock, which one thread of all processes does.
+unsafe impl Send for Inner {}
+// SAFETY: as above.
+unsafe impl Sync for Inner {}
+
+// What a panic has left half done is poisoned.
+impl UnwindSafe for Inner {}
+impl RefUnwindSafe for Inner {}
+
+impl<H: Header> Region<H> {
+    /// Makes a region with `len` zero bytes, which stay that many. They are aligned to the greatest
+    /// power of two that divides `len`, up to 4096. The name shows in `/proc/PID/maps`.
+    ///
+    /// # Errors
+    ///
+    /// The length overflows, or the system has no descriptor or address space left.
+    pub fn create(name: &str, len: usize) -> Result<Self, MemoryError> {
+        const LINE: u64 = 64;
+        let len = len as u64;
+        // No bytes are at any address.
+        let alignment = if len == 0 { LINE } else { (1 << len.trailing_zeros().min(12)).max(LINE) };
+        let extent =
+            Extent { at: header_end::<H>().next_multiple_of(alignment), len, growable: false };
+        Self::with_extent(name, extent)
+    }
+
+    /// Makes a region with `len` zero bytes, which [`RegionGuard::grow`] can make more. They are
+    /// aligned to 4096.
+    ///
+    /// # Errors
+    ///
+    /// As for [`create`](Self::create).
+    pub fn create_growable(name: &str, len: usize) -> Result<Self, MemoryError> {
+        // A page may be longer than we count with, but is a power of two.
+        let at = header_end::<H>().next_multiple_of(PAGE << 4);
+        Self::with_extent(name, Extent { at, len: len as u64, growable: true })
+    }
+
+    fn with_extent(name: &str, extent: Extent) -> Result<Self, MemoryError> {
+        let error = |reason| MemoryError { operation: "cannot make shared memory", reason };
+        let make = || -> Result<_, Reason> {
+            let size = extent.at.checked_add(extent.len).filter(|size| *size <= isize::MAX as u64);
+            let size = size.ok_or(Reason::TooLong)?;
+            let memory = if extent.growable {
+                Memory::create_growable(name, size)?
+            } else {
+                Memory::create(name, size)?
+            };
+            let memory = Memory::from_fd(SharedFd::from(memory.into_fd()))?;
+            let head = memory.map(0, head_len::<H>(extent))?;
+            // SAFETY: the mapping is at least as long as the preamble, which is all atomics.
+            let preamble = unsafe { &*head.as_ptr().cast::<Preamble>() };
+            preamble.write(H::KIND, size_of::<H>(), extent)?;
+            Self::assemble(memory, head, extent)
+        };
+        make().map_err(error)
+    }
+
+    /// Takes memory that came from elsewhere, as a rule from another process.
+    ///
+    /// # Errors
+    ///
+    /// It is not a region with such a header, made by this version, for this C library, in this pid
+    /// namespace.
+    pub fn from_fd(fd: impl Into<SharedFd>) -> Result<Self, MemoryError> {
+        let error = |reason| MemoryError { operation: "cannot use the shared memory", reason };
+        let fd = fd.into();
+        let open = || -> Result<_, Reason> {
+            let memory = match Memory::from_fd(fd) {
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    return Err(Reason::Foreign(format!("no shared memory of ours: {error}")));
+                }
+                memory => memory?,
+            };
+            if memory.len()? < header_end::<H>() {
+                return Err(Reason::Foreign("too short".to_owned()));
+            }
+            let head = memory.map(0, HEADER_AT)?;
+            // SAFETY: as in `with_extent`.
+            let preamble = unsafe { &*head.as_ptr().cast::<Preamble>() };
+            let extent = preamble.check(H::KIND, size_of::<H>())?;
+            let end = extent.at.checked_add(extent.len);
+            if extent.at < header_end::<H>() || end.is_none_or(|end| end > isize::MAX as u64) {
+                return Err(Reason::Foreign("damaged".to_owned()));
+            }
+            let head = memory.map(0, head_len::<H>(extent))?;
+            Self::assemble(memory, head, extent)
+        };
+        open().map_err(error)
+    }
+
+    fn assemble(memory: Memory<SharedFd>, head: Mapping, extent: Extent) -> Result<Self, Reason> {
+        const { assert!(align_of::<H>() <= HEADER_AT && size_of::<H>() < 1 << 20) };
+        let bytes = if extent.growable {
+            Bytes::map(&memory, extent.at, extent.len)?
+        } else if extent.len == 0 {
+            Bytes::empty()
+        } else {
+            // SAFETY: the mapping covers the bytes: see `head_len`.
+            let start = unsafe { NonNull::new_unchecked(head.as_ptr().add(extent.at as usize)) };
+            Bytes { start, len: extent.len as usize, _mapping: None }
+        };
+        let inner = Inner {
+            memory,
+            head: ManuallyDrop::new(head),
+            bytes: UnsafeCell::new(bytes),
+            extent,
+            gates: AtomicUsize::new(0),
+        };
+        Ok(Region { inner: Arc::new(inner), _header: PhantomData })
+    }
+
+    /// What stands in front of the bytes.
+    #[inline]
+    pub fn header(&self) -> &H {
+        // SAFETY: it is mapped and aligned: see `head_len` and `assemble`. Any bits are an `H`, and
+        // nobody makes a `&mut H` or writes other than through a `&H`. The mapping stays.
+        unsafe { &*self.inner.head.as_ptr().add(HEADER_AT).cast() }
+    }
+
+    /// Waits for the lock of the bytes and takes it.
+    ///
+    /// # Errors
+    ///
+    /// The lock is poisoned, or this thread holds it already, or one of the rarer reasons that
+    /// [`LockError`] tells.
+    #[inline]
+    pub fn lock(&self) -> Result<RegionGuard<'_, H>, LockError> {
+        RegionGuard::take(self, Wait::Until(Deadline::NEVER), false)
+    }
+
+    /// Takes the lock of the bytes even if it is poisoned.
+    ///
+    /// # Errors
+    ///
+    /// As for [`lock`](Self::lock), but for the poison.
+    #[inline]
+    pub fn lock_anyway(&self) -> Result<RegionGuard<'_, H>, LockError> {
+        RegionGuard::take(self, Wait::Until(Deadline::NEVER), true)
+    }
+
+    /// Takes the lock of the bytes if it is free. `None` if another thread holds it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`lock`](Self::lock).
+    #[inline]
+    pub fn try_lock(&self) -> Result<Option<RegionGuard<'_, H>>, LockError> {
+        match RegionGuard::take(self, Wait::Try, false) {
+            Err(error) if error.is_timeout() => Ok(None),
+            result => result.map(Some),
+        }
+    }
+
+    /// Waits for the lock of the bytes until the deadline.
+    ///
+    /// # Errors
+    ///
+    /// As for [`lock`](Self::lock), or the time was over before the lock was free.
+    pub fn lock_until(&self, deadline: Deadline) -> Result<RegionGuard<'_, H>, LockError> {
+        RegionGuard::take(self, Wait::Until(deadline), false)
+    }
+
+    /// Tells whether a holder of the lock has died or panicked, and nobody has declared the bytes
+    /// repaired since.
+    pub fn is_poisoned(&self) -> bool {
+        self.inner.preamble().lock.is_poisoned()
+    }
+
+    /// Declares the bytes repaired.
+    pub fn clear_poison(&self) {
+        self.inner.preamble().lock.clear_poison();
+    }
+
+    /// Waits for a lock in the header until the deadline. Such a *gate* guards no bytes; the death of
+    /// its holder opens it and poisons nothing.
+    ///
+    /// # Errors
+    ///
+    /// As for [`lock_until`](Self::lock_until), but for the poison.
+    ///
+    /// # Panics
+    ///
+    /// If the lock that `pick` gives is not in the header.
+    pub fn lock_gate(
+        &self,
+        pick: impl FnOnce(&H) -> &RawLock,
+        deadline: Deadline,
+    ) -> Result<GateGuard<'_>, LockError> {
+        GateGuard::take(self, pick, Wait::Until(deadline))
+    }
+
+    /// Takes a lock in the header if it is free. `None` if another thread holds it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`lock_gate`](Self::lock_gate).
+    ///
+    /// # Panics
+    ///
+    /// If the lock that `pick` gives is not in the header.
+    pub fn try_lock_gate(
+        &self,
+        pick: impl FnOnce(&H) -> &RawLock,
+    ) -> Result<Option<GateGuard<'_>>, LockError> {
+        match GateGuard::take(self, pick, Wait::Try) {
+            Err(error) if error.is_timeout() => Ok(None),
+            result => result.map(Some),
+        }
+    }
+
+    /// Tells whether both refer to the same memory through the same handle in this process.
+    pub fn same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+}
+
+impl Inner {
+    #[inline]
+    fn preamble(&self) -> &Preamble {
+        // SAFETY: as in `Region::header`.
+        unsafe { &*self.head.as_ptr().cast() }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // A guard that was forgotten has left its lock in the list of its thread, which will write
+        // there again.
+        if *self.gates.get_mut() == 0 && !self.preamble().lock.is_held_in_this_process() {
+            // SAFETY: it is not used after this.
+            unsafe { ManuallyDrop::drop(&mut self.head) };
+        }
+    }
+}
+
+impl Bytes {
+    fn empty() -> Self {
+        let start = NonNull::new(ptr::without_provenance_mut(PAGE as usize));
+        Bytes { start: start.unwrap_or(NonNull::dangling()), len: 0, _mapping: None }
+    }
+
+    /// Maps the bytes of a region that can grow.
+    fn map<F: AsFd>(memory: &Memory<F>, at: u64, len: u64) -> io::Result<Self> {
+        if len == 0 {
+            return Ok(Self::empty());
+        }
+        let len = usize::try_from(len).map_err(io::Error::other)?;
+        let mapping = memory.map(at, len)?;
+        // SAFETY: no mapping is at address zero.
+        let start = unsafe { NonNull::new_unchecked(mapping.as_ptr()) };
+        Ok(Bytes { start, len, _mapping: Some(mapping) })
+    }
+}
+
+fn header_end<H>() -> u64 {
+    (HEADER_AT + size_of::<H>()) as u64
+}
+
+/// How much is mapped for good.
+fn head_len<H>(extent: Extent) -> usize {
+    let end = if extent.growable { header_end::<H>() } else { extent.at + extent.len };
+    end as usize
+}
+
+impl<H> Clone for Region<H> {
+    fn clone(&self) -> Self {
+        Region { inner: Arc::clone(&self.inner), _header: PhantomData }
+    }
+}
+
+impl<H> AsFd for Region<H> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inner.memory.as_fd()
+    }
+}
+
+impl<H> Serialize for Region<H> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.inner.memory.fd().serialize(serializer)
+    }
+}
+
+impl<'de, H: Header> Deserialize<'de> for Region<H> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Region::from_fd(SharedFd::deserialize(deserializer)?).map_err(multiproc_wire::fail)
+    }
+}
+
+impl<H> fmt::Debug for Region<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let preamble = self.inner.preamble();
+        f.debug_struct("Region")
+            .field("len", &preamble.len())
+            .field("poisoned", &preamble.lock.is_poisoned())
+            .finish_non_exhaustive()
+    }
+}

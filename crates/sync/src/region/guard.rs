@@ -1,0 +1,200 @@
+#![allow(unsafe_code)] // The guards: taking, releasing, and what they lend out.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::slice;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::panicking;
+
+use super::{Bytes, HEADER_AT, Header, Inner, Region};
+use crate::error::{Kind, LockError, MemoryError, Reason};
+use crate::raw_lock::{RawLock, Wait};
+
+/// The lock of a region's bytes, held. Dropping it releases the lock, poisoned if a panic has
+/// started since it was taken.
+#[must_use = "if unused the lock is released at once"]
+pub struct RegionGuard<'a, H> {
+    region: &'a Region<H>,
+    /// A panic was under way when the lock was taken, and says nothing about the bytes.
+    panicking: bool,
+    /// The lock belongs to the thread.
+    _not_send: PhantomData<*mut ()>,
+}
+
+// SAFETY: a shared guard lends out shared bytes, which no other thread of any process changes.
+unsafe impl<H> Sync for RegionGuard<'_, H> {}
+
+impl<'a, H: Header> RegionGuard<'a, H> {
+    #[inline]
+    pub(super) fn take(region: &'a Region<H>, wait: Wait, anyway: bool) -> Result<Self, LockError> {
+        let inner = &*region.inner;
+        let preamble = inner.preamble();
+        // SAFETY: the head stays mapped while the guard borrows the region, and if the guard is
+        // forgotten, while the thread lives: see `Inner::drop`.
+        unsafe { preamble.lock.lock(wait)? };
+        let mut guard = RegionGuard { region, panicking: panicking(), _not_send: PhantomData };
+        if !anyway && preamble.lock.is_poisoned() {
+            return Err(Kind::Poisoned.into());
+        }
+        if guard.bytes().len() as u64 != preamble.len() {
+            guard.follow()?;
+        }
+        Ok(guard)
+    }
+
+    /// Maps the bytes anew after another process has made them more.
+    #[cold]
+    fn follow(&mut self) -> Result<(), LockError> {
+        let inner = &*self.region.inner;
+        if !inner.extent.growable {
+            return Ok(());
+        }
+        let bytes = Bytes::map(&inner.memory, inner.extent.at, inner.preamble().len())
+            .map_err(|source| LockError::system("follow the growth of shared memory", source))?;
+        // SAFETY: this thread holds the lock, and `&mut self` says that nothing borrows the bytes.
+        unsafe { *inner.bytes.get() = bytes };
+        Ok(())
+    }
+
+    /// Makes the bytes `len` if they are fewer. Those that are new are zero.
+    ///
+    /// # Errors
+    ///
+    /// The region was not created growable, or the length overflows, or there is no address space
+    /// left. The bytes are as they were.
+    pub fn grow(&mut self, len: usize) -> Result<(), MemoryError> {
+        let inner = &*self.region.inner;
+        if len <= self.bytes().len() {
+            return Ok(());
+        }
+        let grow = || -> Result<_, Reason> {
+            let len = len as u64;
+            let size = inner.extent.at.checked_add(len).filter(|size| *size <= isize::MAX as u64);
+            inner.memory.grow(size.ok_or(Reason::TooLong)?)?;
+            let bytes = Bytes::map(&inner.memory, inner.extent.at, len)?;
+            // SAFETY: as in `follow`.
+            unsafe { *inner.bytes.get() = bytes };
+            inner.preamble().set_len(len);
+            Ok(())
+        };
+        grow().map_err(|reason| MemoryError { operation: "cannot grow shared memory", reason })
+    }
+
+    /// Makes the bytes of the range zero, and gives the memory behind whole pages of it back to the
+    /// system.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses.
+    ///
+    /// # Panics
+    ///
+    /// If the range is not within the bytes.
+    pub fn discard(&mut self, range: Range<usize>) -> Result<(), MemoryError> {
+        let inner = &*self.region.inner;
+        let (start, len) = (range.start as u64, self.bytes_mut()[range].len() as u64);
+        inner.memory.discard(inner.extent.at + start, len).map_err(|error| MemoryError {
+            operation: "cannot give shared memory back",
+            reason: error.into(),
+        })
+    }
+}
+
+impl<H> RegionGuard<'_, H> {
+    /// The bytes.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: this thread holds the lock, so that
+        // 1. nobody else, here or in another process, changes the bytes or where they are mapped;
+        // 2. this guard is the only one, and borrowed as long as the slice.
+        unsafe {
+            let bytes = &*self.region.inner.bytes.get();
+            slice::from_raw_parts(bytes.start.as_ptr(), bytes.len)
+        }
+    }
+
+    /// The bytes, to be changed.
+    #[inline]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `bytes`, and the guard is borrowed exclusively.
+        unsafe {
+            let bytes = &*self.region.inner.bytes.get();
+            slice::from_raw_parts_mut(bytes.start.as_ptr(), bytes.len)
+        }
+    }
+
+    /// The region whose lock this is.
+    #[inline]
+    pub fn region(&self) -> &Region<H> {
+        self.region
+    }
+}
+
+impl<H> Drop for RegionGuard<'_, H> {
+    #[inline]
+    fn drop(&mut self) {
+        let poisoned = !self.panicking && panicking();
+        // SAFETY: it was locked by this thread, which the guard has not left, and is mapped.
+        unsafe { self.region.inner.preamble().lock.unlock(poisoned) };
+    }
+}
+
+impl<H> fmt::Debug for RegionGuard<'_, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegionGuard").field("len", &self.bytes().len()).finish_non_exhaustive()
+    }
+}
+
+/// A lock in a region's header, held. Dropping it releases the lock.
+#[must_use = "if unused the gate is opened at once"]
+pub struct GateGuard<'a> {
+    inner: &'a Inner,
+    gate: &'a RawLock,
+    holder_died: bool,
+    _not_send: PhantomData<*mut ()>,
+}
+
+impl<'a> GateGuard<'a> {
+    pub(super) fn take<H: Header>(
+        region: &'a Region<H>,
+        pick: impl FnOnce(&H) -> &RawLock,
+        wait: Wait,
+    ) -> Result<Self, LockError> {
+        let inner = &*region.inner;
+        let gate = pick(region.header());
+        let at = std::ptr::from_ref(gate).addr().wrapping_sub(inner.head.as_ptr().addr());
+        let header = HEADER_AT..=HEADER_AT + size_of::<H>() - size_of::<RawLock>();
+        assert!(header.contains(&at), "the gate is not in the header of the region");
+        inner.gates.fetch_add(1, Relaxed);
+        // SAFETY: the gate is in the head, which stays mapped while it is counted.
+        if let Err(reason) = unsafe { gate.lock(wait) } {
+            inner.gates.fetch_sub(1, Relaxed);
+            return Err(reason.into());
+        }
+        let holder_died = gate.is_poisoned();
+        if holder_died {
+            gate.clear_poison();
+        }
+        Ok(GateGuard { inner, gate, holder_died, _not_send: PhantomData })
+    }
+
+    /// Tells whether the previous holder has died with the gate held.
+    pub fn holder_died(&self) -> bool {
+        self.holder_died
+    }
+}
+
+impl Drop for GateGuard<'_> {
+    fn drop(&mut self) {
+        // SAFETY: as for `RegionGuard`.
+        unsafe { self.gate.unlock(false) };
+        self.inner.gates.fetch_sub(1, Relaxed);
+    }
+}
+
+impl fmt::Debug for GateGuard<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GateGuard").field("holder_died", &self.holder_died).finish_non_exhaustive()
+    }
+}

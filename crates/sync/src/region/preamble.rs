@@ -1,0 +1,108 @@
+use std::io;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+use multiproc_os::robust::FUTEX_OFFSET;
+use zerocopy::{FromBytes, IntoBytes, KnownLayout};
+
+use crate::error::Reason;
+use crate::raw_lock::RawLock;
+
+/// "mprocmem" with a byte that no text has.
+const MAGIC: u64 = u64::from_le_bytes(*b"mprocme\xed");
+/// To be raised with every change to what stands in shared memory.
+const VERSION: u32 = 1;
+const GROWABLE: u32 = 1;
+
+/// What each region starts with: who can use it, and where its bytes are.
+///
+/// It is written before the region is shared. All of it is atomic even so, since it is read before
+/// it is known to be what it claims to be.
+#[derive(FromBytes, IntoBytes, KnownLayout)]
+#[repr(C)]
+pub(super) struct Preamble {
+    magic: AtomicU64,
+    kind: AtomicU64,
+    version: AtomicU32,
+    /// The C library's place of a robust mutex's word, as a signed number.
+    futex_offset: AtomicU32,
+    /// Thread ids mean nothing in another one.
+    pid_namespace: AtomicU64,
+    header_len: AtomicU32,
+    flags: AtomicU32,
+    bytes_at: AtomicU64,
+    /// How many bytes there are. Changes only while the lock is held, and never falls.
+    len: AtomicU64,
+    reserved: AtomicU64,
+    /// Guards the bytes.
+    pub(super) lock: RawLock,
+}
+
+/// Where the bytes are, and whether more may follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Extent {
+    pub(super) at: u64,
+    pub(super) len: u64,
+    pub(super) growable: bool,
+}
+
+impl Preamble {
+    pub(super) fn write(&self, kind: [u8; 8], header_len: usize, extent: Extent) -> io::Result<()> {
+        self.kind.store(u64::from_le_bytes(kind), Relaxed);
+        self.version.store(VERSION, Relaxed);
+        self.futex_offset.store(FUTEX_OFFSET as u32, Relaxed);
+        self.pid_namespace.store(pid_namespace()?, Relaxed);
+        self.header_len.store(header_len as u32, Relaxed);
+        self.flags.store(if extent.growable { GROWABLE } else { 0 }, Relaxed);
+        self.bytes_at.store(extent.at, Relaxed);
+        self.len.store(extent.len, Relaxed);
+        self.magic.store(MAGIC, Release);
+        Ok(())
+    }
+
+    /// Checks that this process can use the region for what it expects it to be.
+    pub(super) fn check(&self, kind: [u8; 8], header_len: usize) -> Result<Extent, Reason> {
+        let foreign = |text: String| Err(Reason::Foreign(text));
+        if self.magic.load(Acquire) != MAGIC {
+            return foreign("memory of something else".to_owned());
+        }
+        let version = self.version.load(Relaxed);
+        if version != VERSION {
+            return foreign(format!(
+                "of version {version}, and this program has version {VERSION}"
+            ));
+        }
+        let is = self.kind.load(Relaxed).to_le_bytes();
+        if is != kind || self.header_len.load(Relaxed) != header_len as u32 {
+            let name = |kind: [u8; 8]| kind.escape_ascii().to_string();
+            return foreign(format!("memory of {:?}, not of {:?}", name(is), name(kind)));
+        }
+        if self.futex_offset.load(Relaxed) != FUTEX_OFFSET as u32 {
+            return foreign("of a program with another C library".to_owned());
+        }
+        if self.pid_namespace.load(Relaxed) != pid_namespace()? {
+            return foreign("of another pid namespace, where thread ids mean others".to_owned());
+        }
+        Ok(Extent {
+            at: self.bytes_at.load(Relaxed),
+            len: self.len.load(Relaxed),
+            growable: self.flags.load(Relaxed) & GROWABLE != 0,
+        })
+    }
+
+    /// How many bytes there are. Exact for whoever holds the lock.
+    #[inline]
+    pub(super) fn len(&self) -> u64 {
+        self.len.load(Relaxed)
+    }
+
+    /// For whoever holds the lock.
+    pub(super) fn set_len(&self, len: u64) {
+        self.len.store(len, Relaxed);
+    }
+}
+
+fn pid_namespace() -> io::Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+    Ok(std::fs::metadata("/proc/self/ns/pid")?.ino())
+}
