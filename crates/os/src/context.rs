@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::thread::CpuSet;
 
 use crate::fork::threads;
@@ -136,6 +137,16 @@ pub fn standard_streams() -> [Option<OwnedFd>; 3] {
     streams.map(|fd| fd.try_clone_to_owned().ok())
 }
 
+/// Opens `/dev/null` in place of each standard stream that is closed.
+///
+/// What a process opens takes the lowest free number: a socket of ours would become its standard
+/// input. While the files given here are held, it cannot.
+pub fn occupy_standard_streams() -> io::Result<Vec<File>> {
+    let streams = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
+    let closed = streams.iter().filter(|fd| rustix::io::fcntl_getfd(fd) == Err(Errno::BADF));
+    closed.map(|_| File::options().read(true).write(true).open("/dev/null")).collect()
+}
+
 /// Makes the descriptors standard input, output and error; `/dev/null` stands in for `None`.
 pub fn set_standard_streams(streams: [Option<BorrowedFd<'_>>; 3]) -> io::Result<()> {
     let [stdin, stdout, stderr] = streams;
@@ -159,13 +170,19 @@ fn or_null(
     }
 }
 
-/// Who the process is to the kernel: user, groups and namespaces. A copy of the process that was
-/// made before any of it changed must not stand in for the process any more.
+/// Who the process is to the kernel: user, groups, capabilities, root directory and namespaces. A
+/// copy of the process that was made before any of it changed must not stand in for the process any
+/// more.
 pub fn credentials() -> io::Result<Vec<u64>> {
     use rustix::process::{getegid, geteuid, getgid, getgroups, getuid};
     let ids = [getuid().as_raw(), geteuid().as_raw(), getgid().as_raw(), getegid().as_raw()];
     let mut all: Vec<u64> = ids.into_iter().map(u64::from).collect();
     all.extend(getgroups()?.into_iter().map(|group| u64::from(group.as_raw())));
+    let sets = rustix::thread::capabilities(None)?;
+    all.extend([sets.effective, sets.permitted, sets.inheritable].map(|set| set.bits()));
+    all.push(rustix::thread::no_new_privs()?.into());
+    let root = rustix::fs::stat("/")?;
+    all.extend([root.st_dev, root.st_ino]);
     for name in ["mnt", "net", "pid_for_children", "user", "uts", "ipc", "cgroup"] {
         let path = format!("/proc/thread-self/ns/{name}");
         all.push(rustix::fs::stat(path).map_or(0, |stat| stat.st_ino));

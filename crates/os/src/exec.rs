@@ -2,6 +2,7 @@
 #![allow(unsafe_code)] // `pre_exec`, and the environment of a process that has one thread.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
@@ -10,6 +11,7 @@ use std::process::{Command, Stdio};
 
 use rustix::net::sockopt::socket_type;
 
+use crate::context::occupy_standard_streams;
 use crate::fork::{Forked, kill_and_reap, threads};
 use crate::pidfd::PidFd;
 
@@ -59,13 +61,13 @@ pub fn exec_self(role: &str, socket: OwnedFd, keep: Keep) -> io::Result<Forked> 
 }
 
 /// In a process that [`exec_self`] has started: its role, and the socket to its starter. `None` in
-/// any other process.
+/// any other process, and in a setuid program, whose caller must not choose what it runs.
 ///
 /// The marker is gone afterwards, unless a constructor has started threads, which may read the
 /// environment; it is harmless then, since it no longer names what standard input is. That is left
-/// open on `/dev/null`.
+/// open on `/dev/null`, and so are the other standard streams if they were closed.
 pub fn take_over() -> io::Result<Option<(String, OwnedFd)>> {
-    let Some(marker) = std::env::var_os(MARKER) else { return Ok(None) };
+    let Some(marker) = marker() else { return Ok(None) };
     if threads()? == 1 {
         // SAFETY: there is no other thread.
         unsafe { std::env::remove_var(MARKER) };
@@ -80,16 +82,23 @@ pub fn take_over() -> io::Result<Option<(String, OwnedFd)>> {
         return Ok(None);
     }
     let socket = rustix::io::fcntl_dupfd_cloexec(stdin, 3)?;
-    rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
+    rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+    // What is opened from here on must not become a standard stream by accident. std sees to it
+    // before `main`, and not earlier.
+    std::mem::forget(occupy_standard_streams()?);
     Ok(Some((role.to_string(), socket)))
 }
 
 /// Tells whether this process was started by [`exec_self`] and has not taken over yet.
 pub fn is_marked() -> bool {
-    let Some(marker) = std::env::var_os(MARKER) else { return false };
+    let Some(marker) = marker() else { return false };
     let marked = marker.to_str().and_then(|text| text.split_once(':'));
     let stdin = inode(rustix::stdio::stdin());
     marked.is_some_and(|(_, socket)| stdin.is_ok_and(|inode| inode.to_string() == socket))
+}
+
+fn marker() -> Option<OsString> {
+    if is_setuid() { None } else { std::env::var_os(MARKER) }
 }
 
 fn inode(fd: impl AsFd) -> io::Result<u64> {
@@ -110,11 +119,15 @@ fn close_all_on_exec() -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// The environment of a setuid program is its caller's: whoever can set a variable must not be able
+/// The environment and the standard input of a setuid program are its caller's, who must not be able
 /// to have it run functions.
-fn refuse_setuid() -> io::Result<()> {
+fn is_setuid() -> bool {
     // SAFETY: reads a number that the kernel gave to the process.
-    if unsafe { libc::getauxval(libc::AT_SECURE) } == 0 {
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+fn refuse_setuid() -> io::Result<()> {
+    if !is_setuid() {
         return Ok(());
     }
     Err(io::Error::new(

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::io::Write;
 
+use multiproc_os::context::occupy_standard_streams;
 use multiproc_os::fork::Forked;
 use multiproc_os::lifeline;
 use multiproc_wire::Endpoint;
@@ -22,6 +23,7 @@ pub(crate) fn fork<R: Serialize + DeserializeOwned>(
     function: impl FnOnce() -> R,
 ) -> Result<Process<R>, Error> {
     let start = || -> std::io::Result<Child> {
+        let _occupied = occupy_standard_streams()?;
         let (line, theirs) = Endpoint::pair()?;
         let lifeline = match identity.daemon {
             true => Some(lifeline::end()?),

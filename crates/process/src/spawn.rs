@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use multiproc_os::context::occupy_standard_streams;
 use multiproc_os::deadline::Deadline;
 use multiproc_os::exec::{Keep, exec_self};
 use multiproc_os::fork::Forked;
@@ -48,6 +49,8 @@ where
     if settings.start_method == StartMethod::Fork {
         return fork::fork(settings, identity, move || function(argument));
     }
+    let _occupied =
+        occupy_standard_streams().map_err(|source| Kind::Start { name: name.clone(), source })?;
     let entry = ChildEntry::new(function, child::call::<A, R>)
         .map_err(|source| Kind::Function { name: name.clone(), source })?;
     let argument = encode_move(argument)
@@ -160,9 +163,10 @@ fn hear_hello(line: &Endpoint, server: &Arc<ForkServer>) -> io::Result<Option<(u
             Report::NotForked { number: Some(number), .. } => {
                 Err(io::Error::from_raw_os_error(number))
             }
-            Report::NotForked { number: None, reason } => {
-                Err(io::Error::new(io::ErrorKind::Unsupported, format!("its fork server: {reason}")))
-            }
+            Report::NotForked { number: None, reason } => Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                format!("its fork server: {reason}"),
+            )),
             Report::Exited(status) => Err(io::Error::other(format!(
                 "it ended before it said hello, with wait status {status:#x}"
             ))),
