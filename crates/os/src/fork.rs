@@ -91,11 +91,35 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// How many threads the process has.
+/// How many threads the process has, without those that have run their last instruction: the kernel
+/// may have them for a moment still when `join` returns.
 pub fn threads() -> io::Result<u64> {
     // A directory in proc has as many links as directories in it, and its own two.
     let tasks = std::fs::metadata("/proc/self/task")?;
-    Ok(tasks.nlink().saturating_sub(2))
+    match tasks.nlink().saturating_sub(2) {
+        1 => Ok(1),
+        _ => count_threads(),
+    }
+}
+
+#[cold]
+fn count_threads() -> io::Result<u64> {
+    let mut count = 0;
+    for task in std::fs::read_dir("/proc/self/task")? {
+        // One that is gone by now has no file any more.
+        let stat = std::fs::read_to_string(task?.path().join("stat")).unwrap_or_default();
+        count += u64::from(!stat.is_empty() && !is_exiting(&stat));
+    }
+    Ok(count)
+}
+
+/// Reads the thread's flags in a `/proc/self/task/*/stat`: see proc_pid_stat(5).
+fn is_exiting(stat: &str) -> bool {
+    const PF_EXITING: u64 = 4;
+    // The name in parentheses may hold anything; state, four numbers and the terminal follow it.
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    let flags = fields.split_ascii_whitespace().nth(6).and_then(|flags| flags.parse().ok());
+    flags.is_some_and(|flags: u64| flags & PF_EXITING != 0)
 }
 
 /// Undoes a fork whose result cannot be used. The number is still the child's: nobody reaped it.
