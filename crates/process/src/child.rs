@@ -95,10 +95,12 @@ pub(crate) fn call<A: DeserializeOwned, R: Serialize>(
     function: fn(A) -> R,
     line: &'static Endpoint,
 ) -> Message {
-    match line.recv::<A>(Deadline::NEVER) {
-        Ok(Some(argument)) => outcome(|| function(argument)),
-        Ok(None) => failed("its argument did not come".into()),
-        Err(error) => failed(format!("its argument: {error}")),
+    // It is read by the user's code, which may panic.
+    match panics::catch(|| line.recv::<A>(Deadline::NEVER)) {
+        Ok(Ok(Some(argument))) => outcome(|| function(argument)),
+        Ok(Ok(None)) => failed("its argument did not come".into()),
+        Ok(Err(error)) => failed(format!("its argument: {error}")),
+        Err(panic) => message(&Report::Panicked(panic)),
     }
 }
 

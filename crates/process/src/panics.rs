@@ -1,5 +1,6 @@
 //! What a panic said, noted by a hook while it happens.
 
+use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook, take_hook};
@@ -22,9 +23,10 @@ pub fn be_quiet() {
 /// Runs the function and gives what it panicked with.
 pub fn catch<R>(function: impl FnOnce() -> R) -> Result<R, Panic> {
     catch_unwind(AssertUnwindSafe(function)).map_err(|payload| {
+        let panic = take_last(&*payload);
         // A payload may panic in its own destructor.
         std::mem::forget(payload);
-        take_last()
+        panic
     })
 }
 
@@ -32,9 +34,14 @@ pub fn catch<R>(function: impl FnOnce() -> R) -> Result<R, Panic> {
 /// panics before still does.
 pub(crate) fn watch(report: impl Fn(Panic) + Send + Sync + 'static) {
     let before = take_hook();
+    let owner = std::process::id();
     set_hook(Box::new(move |info| {
         if !QUIET.load(Relaxed) {
             before(info);
+        }
+        // A forked copy has a hook of its own, which calls this one.
+        if std::process::id() != owner {
+            return;
         }
         let panic = note(info);
         if cfg!(panic = "abort") {
@@ -45,20 +52,26 @@ pub(crate) fn watch(report: impl Fn(Panic) + Send + Sync + 'static) {
     }));
 }
 
-/// Takes the last panic of this thread.
-fn take_last() -> Panic {
-    LAST.take().unwrap_or_else(|| Panic {
-        // `resume_unwind` calls no hook.
-        message: "(unwound without a message)".into(),
+/// Says what the panic said that has unwound this thread with this payload.
+fn take_last(payload: &(dyn Any + Send)) -> Panic {
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let message = text.unwrap_or(NOT_TEXT);
+    // `resume_unwind` calls no hook: what was noted last may be a panic that the function caught.
+    LAST.take().filter(|noted| noted.message == message).unwrap_or_else(|| Panic {
+        message: message.to_owned(),
         location: None,
         backtrace: None,
     })
 }
 
+/// Stands for a payload that is no text.
+const NOT_TEXT: &str = "(not text)";
+
 fn note(info: &PanicHookInfo<'_>) -> Panic {
     let backtrace = Backtrace::capture();
     Panic {
-        message: info.payload_as_str().unwrap_or("(not text)").to_string(),
+        message: info.payload_as_str().unwrap_or(NOT_TEXT).to_string(),
         location: info.location().map(ToString::to_string),
         backtrace: (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string()),
     }
