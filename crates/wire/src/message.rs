@@ -95,6 +95,11 @@ impl Message {
         Self::default()
     }
 
+    /// Takes bytes that were encoded before, of values without handles.
+    pub fn from_bytes(bytes: Vec<u8>) -> Self {
+        Message { bytes, fds: Vec::new() }
+    }
+
     /// Adds a value. If it fails, the message is as it was before.
     ///
     /// # Errors
@@ -167,6 +172,17 @@ impl Message {
             self.fds.truncate(fds);
         }
         framed
+    }
+
+    /// Takes off the values from byte `at` on, and all handles: those before it must have none.
+    pub fn split_off(&mut self, at: usize) -> Self {
+        Message { bytes: self.bytes.split_off(at), fds: std::mem::take(&mut self.fds) }
+    }
+
+    /// Takes off the bytes that were added since there were `len`, as by a `Serialize` that panicked:
+    /// that also costs the message its handles.
+    pub fn truncate(&mut self, len: usize) {
+        self.bytes.truncate(len);
     }
 
     /// Takes everything out and keeps the room.

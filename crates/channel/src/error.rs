@@ -1,0 +1,192 @@
+use std::fmt;
+use std::io;
+
+use multiproc_sync::{LockError, MemoryError};
+
+/// Why nothing could be sent or received, other than that it is not there yet.
+///
+/// # Examples
+///
+/// ```
+/// let (here, there) = multiproc_channel::pipe::<String>()?;
+/// drop(here);
+/// assert!(there.recv().unwrap_err().is_closed());
+/// # Ok::<(), multiproc_channel::Error>(())
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct Error(#[from] Kind);
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Kind {
+    #[error(transparent)]
+    Message(#[from] multiproc_wire::Error),
+    #[error("the queue is closed")]
+    QueueClosed,
+    #[error("the queue is full")]
+    Full,
+    #[error("nothing could be sent before the time was up")]
+    TimedOut,
+    #[error("the queue's memory: {0}")]
+    Memory(#[from] MemoryError),
+    #[error("the queue's lock: {0}")]
+    Lock(#[source] LockError),
+    #[error(
+        "an item of {len} bytes is too long for a queue, which takes up to 4 GiB: send it as shared memory"
+    )]
+    TooLong { len: usize },
+    #[error("the queue's memory is corrupt: {0}")]
+    Corrupt(&'static str),
+    #[error("cannot wait for the queue: {0}")]
+    Wait(#[from] io::Error),
+    #[error("a queue needs room for at least one item")]
+    ZeroBound,
+}
+
+impl From<multiproc_wire::Error> for Error {
+    fn from(error: multiproc_wire::Error) -> Self {
+        Kind::from(error).into()
+    }
+}
+
+impl From<MemoryError> for Error {
+    fn from(error: MemoryError) -> Self {
+        Kind::from(error).into()
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Kind::from(error).into()
+    }
+}
+
+impl Error {
+    /// Tells whether the other end, or the queue, is closed: nothing more will come, nothing more can
+    /// be sent.
+    pub fn is_closed(&self) -> bool {
+        match &self.0 {
+            Kind::Message(error) => error.is_closed(),
+            Kind::QueueClosed => true,
+            _ => false,
+        }
+    }
+
+    /// Tells whether there was no room, for a call that does not wait for it.
+    pub fn is_full(&self) -> bool {
+        matches!(self.0, Kind::Full)
+    }
+
+    /// Tells whether there was no room before the time was up.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self.0, Kind::TimedOut)
+    }
+
+    /// Tells whether the value could not be serialised.
+    pub fn is_encode(&self) -> bool {
+        matches!(&self.0, Kind::Message(error) if error.is_encode())
+    }
+
+    /// Tells whether what came is not a value of the expected type. It is gone; the next call gets
+    /// what comes next.
+    pub fn is_decode(&self) -> bool {
+        matches!(&self.0, Kind::Message(error) if error.is_decode())
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match &error.0 {
+            Kind::QueueClosed => io::ErrorKind::BrokenPipe,
+            Kind::Message(inner) if inner.is_closed() => io::ErrorKind::BrokenPipe,
+            Kind::Full => io::ErrorKind::WouldBlock,
+            Kind::TimedOut => io::ErrorKind::TimedOut,
+            Kind::Wait(source) => source.kind(),
+            Kind::ZeroBound => io::ErrorKind::InvalidInput,
+            Kind::Message(inner) if inner.is_encode() => io::ErrorKind::InvalidInput,
+            _ => io::ErrorKind::InvalidData,
+        };
+        io::Error::new(kind, error)
+    }
+}
+
+/// A value that was not sent, and why.
+///
+/// # Examples
+///
+/// ```
+/// let (here, there) = multiproc_channel::pipe::<String>()?;
+/// drop(there);
+/// let error = here.send("hello".to_string()).unwrap_err();
+/// assert!(error.is_closed());
+/// assert_eq!(error.into_inner(), Some("hello".to_string()));
+/// # Ok::<(), multiproc_channel::Error>(())
+/// ```
+pub struct SendError<T> {
+    error: Error,
+    value: Option<T>,
+}
+
+impl<T> SendError<T> {
+    pub(crate) fn new(error: impl Into<Error>, value: Option<T>) -> Self {
+        SendError { error: error.into(), value }
+    }
+
+    /// The value that was not sent.
+    ///
+    /// `None` only if it holds a handle with a single owner, had to be taken apart for sending, and
+    /// its `Deserialize` refuses what its `Serialize` wrote.
+    pub fn into_inner(self) -> Option<T> {
+        self.value
+    }
+
+    /// Why, without the value.
+    pub fn into_error(self) -> Error {
+        self.error
+    }
+
+    /// Tells whether nobody can receive it any more: see [`Error::is_closed`].
+    pub fn is_closed(&self) -> bool {
+        self.error.is_closed()
+    }
+
+    /// Tells whether there was no room for it: see [`Error::is_full`].
+    pub fn is_full(&self) -> bool {
+        self.error.is_full()
+    }
+
+    /// Tells whether there was no room for it before the time was up: see [`Error::is_timeout`].
+    pub fn is_timeout(&self) -> bool {
+        self.error.is_timeout()
+    }
+
+    /// Tells whether it could not be serialised: see [`Error::is_encode`].
+    pub fn is_encode(&self) -> bool {
+        self.error.is_encode()
+    }
+}
+
+impl<T> From<SendError<T>> for Error {
+    fn from(error: SendError<T>) -> Self {
+        error.error
+    }
+}
+
+impl<T> fmt::Debug for SendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The value may be large, or secret.
+        f.debug_struct("SendError").field("error", &self.error).finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Display for SendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl<T> std::error::Error for SendError<T> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(&self.error)
+    }
+}

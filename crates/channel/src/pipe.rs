@@ -1,0 +1,372 @@
+//! Two connected ends between which values travel whole and in order.
+//!
+//! # Examples
+//!
+//! A request and its reply:
+//!
+//! ```
+//! use multiproc_channel::pipe;
+//!
+//! let (client, server) = pipe::duplex::<u64, String>()?;
+//! client.send(42)?;
+//! let request: u64 = server.recv()?;
+//! server.send(request.to_string())?;
+//! assert_eq!(client.recv()?, "42");
+//! # Ok::<(), multiproc_channel::Error>(())
+//! ```
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use multiproc_os::deadline::Deadline;
+use multiproc_os::poll;
+use multiproc_wire::{Endpoint, encode_move};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Kind, SendError};
+
+/// Makes two connected ends that both send and receive `T`.
+///
+/// # Errors
+///
+/// The process or the system has no descriptor left.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_channel::{Connection, pipe};
+/// use multiproc_process::{Process, init};
+///
+/// init();
+/// let (parent, child_end) = pipe::<String>()?;
+/// let child = Process::spawn(
+///     |end: Connection<String>| end.send("hello".to_string()).unwrap(),
+///     child_end,
+/// )?;
+/// assert_eq!(parent.recv()?, "hello");
+/// child.join()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[doc(alias = "Pipe")]
+pub fn pipe<T>() -> Result<(Connection<T>, Connection<T>), Error> {
+    duplex()
+}
+
+/// Makes two connected ends, of which one sends `A` and receives `B`, and the other the reverse.
+///
+/// # Errors
+///
+/// As [`pipe`].
+#[allow(clippy::type_complexity)] // Two ends are two ends.
+pub fn duplex<A, B>() -> Result<(Connection<A, B>, Connection<B, A>), Error> {
+    let (here, there) = Endpoint::pair()?;
+    Ok((Connection::new(here), Connection::new(there)))
+}
+
+/// Makes an end that sends and one that receives.
+///
+/// # Errors
+///
+/// As [`pipe`].
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_channel::pipe;
+///
+/// let (sender, receiver) = pipe::one_way::<u32>()?;
+/// sender.send(1)?;
+/// sender.send(2)?;
+/// drop(sender);
+/// let received: Result<Vec<u32>, _> = receiver.iter().collect();
+/// assert_eq!(received?, [1, 2]);
+/// # Ok::<(), multiproc_channel::Error>(())
+/// ```
+pub fn one_way<T>() -> Result<(Sender<T>, Receiver<T>), Error> {
+    let (sender, receiver) = duplex()?;
+    Ok((Sender(sender), Receiver(receiver)))
+}
+
+/// One end of a pipe: sends `S`, receives `R`.
+///
+/// It has a single owner: sent to another process, it is there and not here any more.
+#[derive(Serialize, Deserialize)]
+#[serde(bound = "")]
+pub struct Connection<S, R = S> {
+    endpoint: Endpoint,
+    types: PhantomData<fn(S) -> R>,
+}
+
+/// The end of a one-way pipe that sends.
+#[derive(Serialize, Deserialize)]
+#[serde(bound = "")]
+pub struct Sender<T>(Connection<T, Nothing>);
+
+/// The end of a one-way pipe that receives.
+#[derive(Serialize, Deserialize)]
+#[serde(bound = "")]
+pub struct Receiver<T>(Connection<Nothing, T>);
+
+/// What the other way of a one-way pipe carries.
+#[derive(Debug, Serialize, Deserialize)]
+enum Nothing {}
+
+impl<S, R> Connection<S, R> {
+    fn new(endpoint: Endpoint) -> Self {
+        Connection { endpoint, types: PhantomData }
+    }
+}
+
+impl<S: Serialize + DeserializeOwned, R> Connection<S, R> {
+    /// Sends a value, and waits for room if the other end is slow to receive.
+    ///
+    /// `Ok` says that it is under way, not that it was received. A value of any size goes through; one
+    /// above 64 KiB as memory that is handed over.
+    ///
+    /// # Errors
+    ///
+    /// The other end is closed, or the value does not serialise. It comes back with the error.
+    pub fn send(&self, value: S) -> Result<(), SendError<S>> {
+        self.send_until(value, Deadline::NEVER, Kind::TimedOut)
+    }
+
+    /// Sends a value if there is room for it now.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Connection::send), and if there is no room: [`SendError::is_full`].
+    pub fn try_send(&self, value: S) -> Result<(), SendError<S>> {
+        self.send_until(value, Deadline::now(), Kind::Full)
+    }
+
+    /// Sends a value, and waits for room no longer than `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Connection::send), and if there was no room in time: [`SendError::is_timeout`].
+    pub fn send_timeout(&self, value: S, timeout: Duration) -> Result<(), SendError<S>> {
+        self.send_until(value, Deadline::after(timeout), Kind::TimedOut)
+    }
+
+    fn send_until(&self, value: S, deadline: Deadline, late: Kind) -> Result<(), SendError<S>> {
+        let moved = match encode_move(value) {
+            Ok(moved) => moved,
+            Err(rejected) => return Err(SendError::new(rejected.error, rejected.value)),
+        };
+        match self.endpoint.send(moved.message(), deadline) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(SendError::new(late, moved.into_value())),
+            Err(error) => Err(SendError::new(error, moved.into_value())),
+        }
+    }
+}
+
+impl<S, R: DeserializeOwned> Connection<S, R> {
+    /// Waits for a value.
+    ///
+    /// # Errors
+    ///
+    /// The other end is closed and all that it had sent was received ([`Error::is_closed`]), or what
+    /// came is not an `R` ([`Error::is_decode`]).
+    pub fn recv(&self) -> Result<R, Error> {
+        match self.endpoint.recv(Deadline::NEVER)? {
+            Some(value) => Ok(value),
+            None => Err(Kind::TimedOut.into()),
+        }
+    }
+
+    /// Receives a value if one is there. `None` if not.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](Connection::recv).
+    pub fn try_recv(&self) -> Result<Option<R>, Error> {
+        Ok(self.endpoint.recv(Deadline::now())?)
+    }
+
+    /// Waits for a value no longer than `timeout`. `None` if none came in time.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](Connection::recv).
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<R>, Error> {
+        Ok(self.endpoint.recv(Deadline::after(timeout))?)
+    }
+
+    /// Receives until the other end is closed.
+    pub fn iter(&self) -> Iter<'_, S, R> {
+        Iter { connection: self, ended: false }
+    }
+}
+
+impl<S, R> Connection<S, R> {
+    /// Waits no longer than `timeout` until a call to receive would not wait: a value is there, or the
+    /// other end is closed.
+    ///
+    /// # Errors
+    ///
+    /// The system refused to wait.
+    pub fn poll(&self, timeout: Duration) -> Result<bool, Error> {
+        let [ready] = poll::readable([self.as_fd()], Deadline::after(timeout))?;
+        Ok(ready)
+    }
+}
+
+impl<T: Serialize + DeserializeOwned> Sender<T> {
+    /// Sends a value: see [`Connection::send`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Connection::send`].
+    pub fn send(&self, value: T) -> Result<(), SendError<T>> {
+        self.0.send(value)
+    }
+
+    /// Sends a value if there is room for it now: see [`Connection::try_send`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Connection::try_send`].
+    pub fn try_send(&self, value: T) -> Result<(), SendError<T>> {
+        self.0.try_send(value)
+    }
+
+    /// Sends a value, and waits for room no longer than `timeout`: see [`Connection::send_timeout`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Connection::send_timeout`].
+    pub fn send_timeout(&self, value: T, timeout: Duration) -> Result<(), SendError<T>> {
+        self.0.send_timeout(value, timeout)
+    }
+}
+
+impl<T: DeserializeOwned> Receiver<T> {
+    /// Waits for a value: see [`Connection::recv`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Connection::recv`].
+    pub fn recv(&self) -> Result<T, Error> {
+        self.0.recv()
+    }
+
+    /// Receives a value if one is there: see [`Connection::try_recv`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Connection::recv`].
+    pub fn try_recv(&self) -> Result<Option<T>, Error> {
+        self.0.try_recv()
+    }
+
+    /// Waits for a value no longer than `timeout`: see [`Connection::recv_timeout`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Connection::recv`].
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<T>, Error> {
+        self.0.recv_timeout(timeout)
+    }
+
+    /// Receives until the other end is closed.
+    pub fn iter(&self) -> impl Iterator<Item = Result<T, Error>> + '_ {
+        self.0.iter()
+    }
+}
+
+impl<T> Receiver<T> {
+    /// Waits no longer than `timeout` until a call to receive would not wait: see
+    /// [`Connection::poll`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Connection::poll`].
+    pub fn poll(&self, timeout: Duration) -> Result<bool, Error> {
+        self.0.poll(timeout)
+    }
+}
+
+/// The values that come over a [`Connection`], until its other end is closed.
+pub struct Iter<'a, S, R> {
+    connection: &'a Connection<S, R>,
+    ended: bool,
+}
+
+impl<S, R: DeserializeOwned> Iterator for Iter<'_, S, R> {
+    type Item = Result<R, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        match self.connection.recv() {
+            Err(error) if error.is_closed() => {
+                self.ended = true;
+                None
+            }
+            // What cannot be read is one message; those after it may be well.
+            Err(error) => {
+                self.ended = !error.is_decode();
+                Some(Err(error))
+            }
+            Ok(value) => Some(Ok(value)),
+        }
+    }
+}
+
+impl<'a, S, R: DeserializeOwned> IntoIterator for &'a Connection<S, R> {
+    type Item = Result<R, Error>;
+    type IntoIter = Iter<'a, S, R>;
+
+    fn into_iter(self) -> Iter<'a, S, R> {
+        self.iter()
+    }
+}
+
+impl<S, R> AsFd for Connection<S, R> {
+    /// The socket, readable when a call to receive would not wait.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.endpoint.as_fd()
+    }
+}
+
+impl<T> AsFd for Sender<T> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl<T> AsFd for Receiver<T> {
+    /// The socket, readable when a call to receive would not wait.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl<S, R> fmt::Debug for Connection<S, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Debug for Sender<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender").finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Debug for Receiver<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receiver").finish_non_exhaustive()
+    }
+}
+
+impl<S, R> fmt::Debug for Iter<'_, S, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Iter").finish_non_exhaustive()
+    }
+}

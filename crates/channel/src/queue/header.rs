@@ -1,0 +1,51 @@
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+use multiproc_sync::RawLock;
+use multiproc_sync::region::Header as RegionHeader;
+use zerocopy::{FromBytes, IntoBytes, KnownLayout};
+
+/// The words of a queue: see the crate's README.
+#[derive(FromBytes, IntoBytes, KnownLayout)]
+#[repr(C)]
+pub(super) struct Header {
+    pub(super) consumers: RawLock,
+    pub(super) producers: RawLock,
+    pub(super) head: AtomicU64,
+    pub(super) tail: AtomicU64,
+    pub(super) capacity: AtomicU64,
+    pub(super) count: AtomicU64,
+    pub(super) bound: AtomicU64,
+    /// The number of the last item with handles.
+    pub(super) last_number: AtomicU64,
+    pub(super) items: AtomicU32,
+    pub(super) room: AtomicU32,
+    pub(super) consumer_sleeps: AtomicU32,
+    pub(super) producer_sleeps: AtomicU32,
+    pub(super) closed: AtomicU32,
+    reserved: AtomicU32,
+}
+
+impl RegionHeader for Header {
+    const KIND: [u8; 8] = *b"queue\0\0\0";
+}
+
+impl Header {
+    /// Before anybody else has the region.
+    pub(super) fn set_up(&self, bound: u64, capacity: u64) {
+        self.bound.store(bound, Relaxed);
+        self.capacity.store(capacity, Relaxed);
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Acquire) != 0
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.count.load(Relaxed) >= self.bound.load(Relaxed)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.count.load(Relaxed) == 0
+    }
+}
