@@ -1,7 +1,7 @@
 //! The only `fork`.
 #![allow(unsafe_code, clippy::disallowed_methods)] // fork(2) and _exit(2) stand here alone.
 
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -89,6 +89,14 @@ fn keep_only(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: ends the process and touches nothing.
     unsafe { libc::_exit(code) }
+}
+
+/// Writes what Rust and C code has buffered for standard output and other streams.
+pub fn flush_streams() {
+    // Nobody reads a stream that is closed.
+    let _closed = std::io::stdout().flush();
+    // SAFETY: a null pointer stands for all streams.
+    unsafe { libc::fflush(std::ptr::null_mut()) };
 }
 
 /// How many threads the process has, without those that have run their last instruction: the kernel

@@ -1,9 +1,9 @@
 //! What a child does from its hello to its end.
 
-use std::io::Write;
 use std::process::exit;
 
 use multiproc_os::deadline::Deadline;
+use multiproc_os::fork::flush_streams;
 use multiproc_os::image::{self, Entry};
 use multiproc_os::lifeline;
 use multiproc_os::pidfd::PidFd;
@@ -21,33 +21,33 @@ use crate::report::Report;
 /// the line, and gives the message to be sent home.
 pub(crate) type ChildEntry = Entry<&'static Endpoint, Message>;
 
-/// A child that was executed.
+/// A child that was executed. It ends as a program does, with its exit handlers.
 pub(crate) fn run_spawned(line: Endpoint) -> ! {
-    run(line, None)
+    exit(run(line, None))
 }
 
-/// A child that the fork server forked off.
+/// A child that the fork server forked off. Exit handlers are the fork server's, and not run.
 pub(crate) fn run_forked(line: OwnedFd) -> i32 {
     let pidfd = PidFd::current().ok().map(|pidfd| SharedFd::from(OwnedFd::from(pidfd)));
     run(Endpoint::from(line), pidfd)
 }
 
-fn run(line: Endpoint, pidfd: Option<SharedFd>) -> ! {
+fn run(line: Endpoint, pidfd: Option<SharedFd>) -> i32 {
     // It is used until the process ends, by the panic hook too.
     let line: &'static Endpoint = Box::leak(Box::new(line));
     report(line, &Report::Hello { pid: std::process::id(), pidfd });
     let entry = match boot(line) {
         Ok(Some(entry)) => entry,
         // The parent gave up, or died, before it said what to do.
-        Ok(None) => exit(0),
+        Ok(None) => return 0,
         Err(reason) => {
             report(line, &Report::Failed(reason));
-            exit(1)
+            return 1;
         }
     };
     let message = entry.call(line);
     finish(line, &message);
-    exit(0)
+    0
 }
 
 /// Sends the last message and writes what is buffered.
@@ -58,7 +58,7 @@ pub(crate) fn finish(line: &Endpoint, message: &Message) {
     {
         report(line, &Report::Failed(error.to_string()));
     }
-    let _closed = std::io::stdout().flush();
+    flush_streams();
 }
 
 /// Takes over what the boot message says and gives the function to run. `None` if none came.

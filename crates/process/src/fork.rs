@@ -1,10 +1,9 @@
 //! Starting a child as a copy of this process.
 
 use std::cell::Cell;
-use std::io::Write;
 
 use multiproc_os::context::occupy_standard_streams;
-use multiproc_os::fork::Forked;
+use multiproc_os::fork::{Forked, flush_streams};
 use multiproc_os::lifeline;
 use multiproc_wire::Endpoint;
 use serde::Serialize;
@@ -30,7 +29,7 @@ pub(crate) fn fork<R: Serialize + DeserializeOwned>(
             false => None,
         };
         // What is buffered here would be written by the copy as well.
-        let _closed = std::io::stdout().flush();
+        flush_streams();
         let line = Cell::new(Some(line));
         let forked = multiproc_os::fork::fork(|| {
             drop(line.take());

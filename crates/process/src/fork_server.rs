@@ -11,6 +11,7 @@ use multiproc_os::context;
 use multiproc_os::deadline::Deadline;
 use multiproc_os::exec::{Keep, exec_self};
 use multiproc_os::fork::{Forked, exit_now, fork_with};
+use multiproc_os::image;
 use multiproc_os::patience::Patience;
 use multiproc_os::pidfd::PidFd;
 use multiproc_os::poll;
@@ -34,6 +35,7 @@ pub(crate) struct ForkServer {
     pidfd: PidFd,
     control: Endpoint,
     credentials: Vec<u64>,
+    namespaces: [u64; 7],
     pub(crate) snapshot: Snapshot,
 }
 
@@ -71,11 +73,18 @@ impl ForkServer {
     fn start(credentials: Vec<u64>) -> io::Result<Self> {
         let (control, theirs) = Endpoint::pair()?;
         let snapshot = Snapshot::take()?;
+        let namespaces = context::namespaces();
         let theirs = theirs.as_fd().try_clone_to_owned()?;
         let Forked { pidfd, .. } = exec_self(FORK_SERVER, theirs, Keep::Nothing)?;
         let parent = SharedFd::from(OwnedFd::from(PidFd::current()?));
-        let server =
-            ForkServer { owner: std::process::id(), pidfd, control, credentials, snapshot };
+        let server = ForkServer {
+            owner: std::process::id(),
+            pidfd,
+            control,
+            credentials,
+            namespaces,
+            snapshot,
+        };
         server.send(&Greeting { parent })?;
         server.expect_hello()?;
         Ok(server)
@@ -104,6 +113,20 @@ impl ForkServer {
             "its fork server, a copy of this program, {how}: is `multiproc::init();` the first line of \
              main, and reached whatever the arguments are?"
         )))
+    }
+
+    /// Tells whether this process has gone to other namespaces since it started the server.
+    ///
+    /// Then the server is not used any more.
+    pub(crate) fn is_left_behind(&self) -> bool {
+        if context::namespaces() == self.namespaces {
+            return false;
+        }
+        let mut server = SERVER.lock().unwrap_or_else(PoisonError::into_inner);
+        if server.as_ref().is_some_and(|server| std::ptr::eq(Arc::as_ptr(server), self)) {
+            *server = None;
+        }
+        true
     }
 
     /// Has a child forked that gets this end of its line.
@@ -182,6 +205,9 @@ impl Server {
         // Ctrl-C is for the program and its children, which it reaches as well.
         context::ignore_interrupt(true);
         context::keep_ended_children();
+        // What every child, and every spawn, asks for is found out once.
+        image::identity()?;
+        std::mem::forget(context::hold_namespaces());
         let Some(Greeting { parent }) = control.recv(Deadline::NEVER)? else {
             return Err(io::ErrorKind::UnexpectedEof.into());
         };
