@@ -1,0 +1,172 @@
+//! What the tests of this crate share: a harness with one thread, a watchdog, a look into `/proc`.
+#![allow(dead_code)] // Each test takes what it needs.
+#![allow(unsafe_code)] // alarm(2), and pidfds of threads.
+
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::panic;
+use std::time::Instant;
+
+use multiproc_os::deadline::Deadline;
+use multiproc_os::poll;
+use multiproc_process::StartMethod;
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+pub(crate) const METHODS: [StartMethod; 3] =
+    [StartMethod::ForkServer, StartMethod::Spawn, StartMethod::Fork];
+
+/// The first line of each `main`: takes over in children, and keeps their panics, which are meant,
+/// and their core dumps off the disk and the screen.
+pub(crate) fn init() {
+    panic::set_hook(Box::new(|_| {}));
+    multiproc_process::init();
+    let _quiet = panic::take_hook();
+    let (print, own) = (panic::take_hook(), std::process::id());
+    panic::set_hook(Box::new(move |info| {
+        if std::process::id() == own {
+            print(info);
+        }
+    }));
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    setrlimit(Resource::Core, none).unwrap();
+    set_variable("RUST_BACKTRACE", None);
+}
+
+/// Changes the environment of a process that has one thread.
+pub(crate) fn set_variable(name: &str, value: Option<&str>) {
+    assert_eq!(multiproc_os::fork::threads().unwrap(), 1);
+    // SAFETY: there is no other thread.
+    match value {
+        Some(value) => unsafe { std::env::set_var(name, value) },
+        None => unsafe { std::env::remove_var(name) },
+    }
+}
+
+/// A test that takes longer hangs.
+const WATCHDOG_SECONDS: u32 = 60;
+
+/// Runs the tests one after the other in the one thread that there is, since `Fork` refuses a
+/// process with threads. Takes the part of libtest's command line that people use.
+pub(crate) fn run(tests: &[(&str, fn())]) {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let filters: Vec<&str> =
+        arguments.iter().map(String::as_str).filter(|word| !word.starts_with('-')).collect();
+    let chosen = tests
+        .iter()
+        .filter(|(name, _)| filters.is_empty() || filters.iter().any(|word| name.contains(word)));
+    if arguments.iter().any(|word| word == "--list") {
+        chosen.for_each(|(name, _)| println!("{name}: test"));
+        return;
+    }
+    let start = Instant::now();
+    let (mut passed, mut failed) = (0, 0);
+    for (name, test) in chosen {
+        watchdog();
+        // Nothing is left in the buffer for a forked copy to write again.
+        println!("test {name} ...");
+        match panic::catch_unwind(test) {
+            Ok(()) => passed += 1,
+            Err(_) => {
+                println!("test {name} ... FAILED");
+                failed += 1;
+            }
+        }
+    }
+    let (result, rest) = (if failed == 0 { "ok" } else { "FAILED" }, tests.len() - passed - failed);
+    println!(
+        "\ntest result: {result}. {passed} passed; {failed} failed; 0 ignored; 0 measured; {rest} \
+         filtered out; finished in {:.2}s\n",
+        start.elapsed().as_secs_f64()
+    );
+    if failed > 0 {
+        std::process::exit(101);
+    }
+}
+
+/// Has the kernel end this process by `SIGALRM` if the test hangs. A thread could not: see [`run`].
+pub(crate) fn watchdog() {
+    // SAFETY: starts a timer of this process.
+    unsafe { libc::alarm(WATCHDOG_SECONDS) };
+}
+
+/// Waits for something that has no event. The watchdog sees to it that this ends.
+pub(crate) fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed().as_secs() < 50, "{what} does not come about");
+        std::thread::yield_now();
+    }
+}
+
+/// Waits until the process was reaped, by whoever is its parent.
+pub(crate) fn wait_reaped(pidfd: &OwnedFd) {
+    assert!(poll::hung_up(pidfd, Deadline::NEVER).unwrap());
+}
+
+/// Waits until only this thread is left.
+pub(crate) fn wait_for_threads() {
+    let own = u64::from(rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs());
+    for task in std::fs::read_dir("/proc/self/task").unwrap() {
+        let id: u64 = task.unwrap().file_name().to_str().unwrap().parse().unwrap();
+        if id != own
+            && let Some(pidfd) = thread_pidfd(id)
+        {
+            poll::readable([std::os::fd::AsFd::as_fd(&pidfd)], Deadline::NEVER).unwrap();
+        }
+    }
+    eventually("one thread", || std::fs::read_dir("/proc/self/task").unwrap().count() == 1);
+}
+
+/// `None` if the thread has ended.
+fn thread_pidfd(id: u64) -> Option<OwnedFd> {
+    const PIDFD_THREAD: libc::c_int = libc::O_EXCL;
+    // SAFETY: the call gives a new descriptor or an error.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, id, PIDFD_THREAD) };
+    // SAFETY: it is new, so that nobody else owns it.
+    i32::try_from(fd).ok().filter(|fd| *fd >= 0).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// What the process has open, as `number -> what`, without the descriptor that looks.
+pub(crate) fn open_files(pid: u32) -> Vec<String> {
+    let directory = format!("/proc/{pid}/fd");
+    let mut files: Vec<String> = std::fs::read_dir(&directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter_map(|path| {
+            let target = std::fs::read_link(&path).ok()?;
+            Some(format!("{} -> {}", path.file_name()?.to_str()?, target.display()))
+        })
+        .filter(|line| !line.ends_with(&directory))
+        .collect();
+    files.sort();
+    files
+}
+
+/// How much the process has open.
+pub(crate) fn count_open(pid: u32) -> usize {
+    open_files(pid).len()
+}
+
+/// The children of a process, zombies among them: number, state, name.
+pub(crate) fn children(parent: u32) -> Vec<(u32, char, String)> {
+    let mut children = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap() {
+        let Ok(stat) = std::fs::read_to_string(entry.unwrap().path().join("stat")) else {
+            continue;
+        };
+        let (start, end) = (stat.find('(').unwrap(), stat.rfind(')').unwrap());
+        let mut fields = stat[end + 1..].split_ascii_whitespace();
+        let state = fields.next().unwrap().chars().next().unwrap();
+        if fields.next().unwrap().parse() == Ok(parent) {
+            let pid = stat[..start].trim().parse().unwrap();
+            children.push((pid, state, stat[start + 1..end].to_owned()));
+        }
+    }
+    children
+}
+
+/// Never returns, and uses no processor.
+pub(crate) fn hang() -> ! {
+    loop {
+        std::thread::park();
+    }
+}
