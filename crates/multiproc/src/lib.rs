@@ -1,1 +1,127 @@
-//! Being written.
+//! What Python's `multiprocessing` is to Python, for Rust: processes, pools, pipes, queues, shared
+//! memory, and locks that the death of whoever holds them does not wedge.
+//!
+//! # From the top
+//!
+//! A child process runs the same program. So a program says where its children leave its way: the
+//! first line of `main` is [`init`]. In a child it runs the child's function, and never returns.
+//!
+//! ```
+//! use multiproc::Process;
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     multiproc::init();
+//!
+//!     let child = Process::spawn(greet, "world".to_string())?;
+//!     println!("{} runs as {}", child.name(), child.pid());
+//!     assert_eq!(child.join()?, "hello, world");
+//!     Ok(())
+//! }
+//!
+//! fn greet(name: String) -> String {
+//!     format!("hello, {name}")
+//! }
+//! ```
+//!
+//! What a function needs travels as its argument, several things as a tuple, and what it returns
+//! travels back: everything that serde can serialise, and handles. A closure that captures nothing
+//! is a function too.
+//!
+//! # A pool
+//!
+//! Most programs want a [`Pool`]: as many workers as there are processors, and tasks for them.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # multiproc::init();
+//! use multiproc::Pool;
+//!
+//! let pool = Pool::new()?;
+//! let squares: Vec<u64> = pool.map(|x: u64| x * x, 1..=5)?;
+//! assert_eq!(squares, [1, 4, 9, 16, 25]);
+//!
+//! // A worker that dies costs the one task that it ran.
+//! let outcomes = pool.try_map(|x: i32| if x == 1 { std::process::abort() } else { x }, 0..3)?;
+//! assert!(outcomes[0].is_ok() && outcomes[1].is_err() && outcomes[2].is_ok());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Queues and pipes
+//!
+//! A [`Queue`] has many producers and many consumers; its iteration ends when it is closed and empty.
+//! A [`pipe()`] has two ends.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # multiproc::init();
+//! use multiproc::{Connection, Process, Queue, pipe};
+//!
+//! let queue = Queue::new()?;
+//! let producer = Process::spawn(
+//!     |queue: Queue<i32>| (0..5).for_each(|i| queue.put(i).unwrap()),
+//!     queue.clone(),
+//! )?;
+//! producer.join()?;
+//! queue.close();
+//! assert_eq!(queue.iter().filter_map(Result::ok).sum::<i32>(), 10);
+//!
+//! let (parent, child_end) = pipe::<String>()?;
+//! let child = Process::spawn(
+//!     |end: Connection<String>| end.send("hello".to_string()).unwrap(),
+//!     child_end,
+//! )?;
+//! assert_eq!(parent.recv()?, "hello");
+//! child.join()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Shared memory and locks
+//!
+//! A [`Value`] and an [`Array`] own their lock, and the data is reached through it. A [`ShmBox`] owns
+//! its memory alone and moves between processes without being copied.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # multiproc::init();
+//! use multiproc::{Process, Value};
+//!
+//! let counter = Value::new(0i32)?;
+//! let workers: Vec<Process> = (0..4)
+//!     .map(|_| {
+//!         Process::spawn(
+//!             |counter: Value<i32>| (0..100).for_each(|_| *counter.lock().unwrap() += 1),
+//!             counter.clone(),
+//!         )
+//!     })
+//!     .collect::<Result<_, _>>()?;
+//! for worker in workers {
+//!     worker.join()?;
+//! }
+//! assert_eq!(counter.get()?, 400);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # When it is the wrong tool
+//!
+//! Rust has no global interpreter lock: for plain parallel computing inside one program, threads and
+//! `rayon` are faster and simpler. Processes are for code that may crash, hang or leak, for libraries
+//! that are not thread-safe, for memory that must be given back, and for programs that were started
+//! apart.
+
+pub use multiproc_channel as channel;
+pub use multiproc_pool as pool;
+pub use multiproc_process as process;
+pub use multiproc_shm as shm;
+pub use multiproc_sync as sync;
+
+pub use multiproc_channel::{Connection, Queue, Receiver, Sender, pipe};
+pub use multiproc_pool::Pool;
+pub use multiproc_process::{
+    Process, StartMethod, cpu_count, current_process, init, init_before_main,
+};
+pub use multiproc_shm::{Array, ShmBox, Value};
+pub use multiproc_sync::{Lock, LockGuard};
+pub use multiproc_wire::Fd;

@@ -1,0 +1,191 @@
+use std::fmt;
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+
+use multiproc_process::Panic;
+
+/// Why a pool could not be made, or does not take tasks.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct Error(#[from] Kind);
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Kind {
+    #[error("a pool needs at least one worker")]
+    NoWorkers,
+    #[error("cannot start a worker: {0}")]
+    Start(#[source] multiproc_process::Error),
+    #[error("cannot give a worker its outbox: {0}")]
+    Outbox(#[source] io::Error),
+    #[error("cannot watch the workers: {0}")]
+    Watch(#[source] io::Error),
+    #[error("the pool is closed and takes no more tasks")]
+    Closed,
+    #[error("task {index}: its argument: {source}")]
+    Argument { index: usize, source: multiproc_wire::Error },
+    #[error("the function of the tasks: {0}")]
+    Function(#[from] multiproc_os::image::ForeignFunction),
+}
+
+impl Error {
+    /// Tells whether the pool was closed before the tasks came.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.0, Kind::Closed)
+    }
+
+    /// Tells whether an argument could not be serialised. No task was run then.
+    pub fn is_argument(&self) -> bool {
+        matches!(self.0, Kind::Argument { .. })
+    }
+}
+
+/// Why one task did not return a value.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_pool::Pool;
+///
+/// multiproc_process::init();
+/// let pool = Pool::builder().workers(1).build()?;
+/// let error = pool.apply(|divisor: u32| 12 / divisor, 0).unwrap_err();
+/// assert_eq!(error.panic().map(|panic| panic.message()), Some("attempt to divide by zero"));
+/// // The worker that panicked lives on.
+/// assert_eq!(pool.apply(|divisor: u32| 12 / divisor, 3)?, 4);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct TaskError(#[from] TaskKind);
+
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum TaskKind {
+    #[error("panicked: {0}")]
+    Panicked(Panic),
+    #[error("{0}")]
+    Failed(String),
+    #[error("its worker {}", ended(*.0))]
+    Died(Option<ExitStatus>),
+    #[error("its value could not be read: {0}")]
+    Value(String),
+    #[error("was not run: {0}")]
+    NotRun(String),
+}
+
+impl TaskError {
+    /// The panic that ended the task.
+    pub fn panic(&self) -> Option<&Panic> {
+        match &self.0 {
+            TaskKind::Panicked(panic) => Some(panic),
+            _ => None,
+        }
+    }
+
+    /// Tells whether the worker died while it ran the task.
+    pub fn is_death(&self) -> bool {
+        matches!(self.0, TaskKind::Died(_))
+    }
+
+    /// How the worker ended that ran the task, if it died.
+    pub fn exit_status(&self) -> Option<ExitStatus> {
+        match self.0 {
+            TaskKind::Died(status) => status,
+            _ => None,
+        }
+    }
+
+    /// The signal that killed the worker which ran the task.
+    pub fn signal(&self) -> Option<i32> {
+        self.exit_status().and_then(|status| status.signal())
+    }
+
+    /// Tells whether the task was never begun: the pool was terminated, or had no worker.
+    pub fn is_not_run(&self) -> bool {
+        matches!(self.0, TaskKind::NotRun(_))
+    }
+
+    pub(crate) fn not_run(reason: impl fmt::Display) -> Self {
+        TaskKind::NotRun(reason.to_string()).into()
+    }
+}
+
+fn ended(status: Option<ExitStatus>) -> String {
+    match status {
+        Some(status) if status.code().is_some() => {
+            format!("ended while it ran the task ({status})")
+        }
+        Some(status) => format!("was killed while it ran the task ({status})"),
+        None => "ended while it ran the task, and how is not known".into(),
+    }
+}
+
+/// Tasks of a map that did not return a value, together with the values of those that did.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_pool::Pool;
+///
+/// multiproc_process::init();
+/// let pool = Pool::builder().workers(2).build()?;
+/// let error = pool.map(|divisor: u32| 12 / divisor, [1, 0, 3]).unwrap_err();
+/// println!("{error}");
+/// let outcomes = error.into_outcomes();
+/// assert_eq!(outcomes[2].as_ref().ok(), Some(&4));
+/// assert!(outcomes[1].is_err());
+/// # Ok::<(), multiproc_pool::Error>(())
+/// ```
+pub struct MapError<R> {
+    cause: Option<Error>,
+    outcomes: Vec<Result<R, TaskError>>,
+}
+
+impl<R> MapError<R> {
+    pub(crate) fn new(outcomes: Vec<Result<R, TaskError>>) -> Self {
+        MapError { cause: None, outcomes }
+    }
+
+    /// What came of each task, in order. Empty if the pool took none.
+    pub fn outcomes(&self) -> &[Result<R, TaskError>] {
+        &self.outcomes
+    }
+
+    /// What came of each task, in order. Empty if the pool took none.
+    pub fn into_outcomes(self) -> Vec<Result<R, TaskError>> {
+        self.outcomes
+    }
+
+    /// Why the pool took no task, if that is the error.
+    pub fn cause(&self) -> Option<&Error> {
+        self.cause.as_ref()
+    }
+}
+
+impl<R> From<Error> for MapError<R> {
+    fn from(cause: Error) -> Self {
+        MapError { cause: Some(cause), outcomes: Vec::new() }
+    }
+}
+
+impl<R> fmt::Display for MapError<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(cause) = &self.cause {
+            return cause.fmt(f);
+        }
+        let mut failed =
+            self.outcomes.iter().enumerate().filter_map(|(index, outcome)| Some((index, outcome.as_ref().err()?)));
+        let Some((index, error)) = failed.next() else { return f.write_str("no task failed") };
+        let count = failed.count() + 1;
+        write!(f, "{count} of {} tasks failed; the first, task {index}, {error}", self.outcomes.len())
+    }
+}
+
+impl<R> fmt::Debug for MapError<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Values may be large, or secret.
+        write!(f, "MapError({self})")
+    }
+}
+
+impl<R> std::error::Error for MapError<R> {}
