@@ -5,34 +5,47 @@
 //! the lock's word at a fixed offset from an entry, the same for all entries of a list. So a lock
 //! must look as one of the C library does, as far as the list goes:
 //!
-//! | C library | word | previous | next, the entry's address |
-//! | --- | --- | --- | --- |
-//! | glibc | 0 | 24 | 32 |
-//! | musl | 4 | 24 | 32 |
+//! | C library | word | kind | previous | next, the entry's address |
+//! | --- | --- | --- | --- | --- |
+//! | glibc | 0 | 16 | 24 | 32 |
+//! | musl | 4 | 0 | 24 | 32 |
 //!
 //! Whoever dies within an operation has announced it as pending, so that the kernel looks at that
 //! lock too, whether it is in the list or not.
 #![allow(unsafe_code)] // Works on a list that the C library owns, whose entries are addresses.
 
+mod generation;
+
 use std::cell::Cell;
 use std::io;
-use std::ptr;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
-use std::sync::atomic::{AtomicIsize, AtomicPtr, AtomicU32, AtomicUsize, compiler_fence};
+use std::iter;
+use std::marker::PhantomData;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicIsize, AtomicUsize, compiler_fence};
 
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+use generation::Page;
 
 /// Where the lock's word is, seen from the entry.
 pub const FUTEX_OFFSET: isize = if cfg!(target_env = "musl") { -28 } else { -32 };
 
-/// How many locks of ours a thread may hold. The kernel walks 2,048 entries and no more; the rest
-/// is for mutexes of the C library.
-pub const MOST_HELD: u32 = 2_000;
+/// How many locks a thread may hold. The kernel walks 2,048 entries and no more; the rest is for
+/// mutexes of the C library that are locked later.
+pub const MOST_HELD: usize = 2_000;
+const MOST_WALKED: usize = 2_048;
 
-/// A lock's place in the list: the previous entry and the next one. Zero when the lock is made.
+/// A lock's place in the list: its *tag*, the previous entry and the next one. Zero when the lock is
+/// made. The last is what the list's addresses refer to.
 ///
-/// The second is what the list's addresses refer to.
-pub type Links = [AtomicUsize; 2];
+/// The tag says that it is a lock of ours, how many locks were held when it was taken (or fewer), and
+/// which process has lost it: a thread of that has ended with the lock held.
+pub type Links = [AtomicUsize; 3];
+
+/// Half of a tag. Where a mutex has its kind, it has none like this.
+const OURS: u32 = 0x6d70_0000;
+const DEPTH: u32 = 0xffff;
+/// The process in the other half if several have lost the lock.
+const SEVERAL: u32 = u32::MAX;
 
 /// Set in an address for a mutex with priority inheritance.
 const MARK: usize = 1;
@@ -51,33 +64,31 @@ struct Head {
 /// It does not leave its thread.
 #[derive(Clone, Copy)]
 pub struct Thread {
+    id: u32,
+    generation: u32,
     /// In the thread's own memory, so as good as `'static` to whoever cannot leave the thread.
-    state: &'static State,
+    head: &'static Head,
+    _not_send: PhantomData<*const ()>,
 }
 
+/// What is found out once for each thread of each process.
 struct State {
-    /// The value of [`generation`] for which the rest was found out.
+    page: Cell<&'static Page>,
+    /// That of the page when the rest was found out.
     generation: Cell<u32>,
     id: Cell<u32>,
-    process: Cell<u32>,
-    head: Cell<*const Head>,
-    /// How many locks of ours are in the list.
-    held: Cell<u32>,
+    head: Cell<NonNull<Head>>,
     /// Stands in where the C library has no head, as after a raw `clone`.
     own_head: Head,
 }
 
-/// The generation of a thread that has not asked yet.
-const NEVER: u32 = u32::MAX;
-
 thread_local! {
     static STATE: State = const {
         State {
-            generation: Cell::new(NEVER),
+            page: Cell::new(Page::NONE),
+            generation: Cell::new(generation::NEVER),
             id: Cell::new(0),
-            process: Cell::new(0),
-            head: Cell::new(ptr::null()),
-            held: Cell::new(0),
+            head: Cell::new(NonNull::dangling()),
             own_head: Head {
                 next: AtomicUsize::new(0),
                 futex_offset: AtomicIsize::new(FUTEX_OFFSET),
@@ -85,10 +96,28 @@ thread_local! {
             },
         }
     };
+    static END: End = const { End };
+}
+
+/// Room in the list for one lock more.
+#[derive(Clone, Copy)]
+pub struct Room {
+    /// What comes after it.
+    first: usize,
+    /// How many there will be then, or fewer.
+    depth: u32,
+}
+
+impl Room {
+    /// Tells whether no other lock is in the list.
+    #[inline]
+    pub fn is_alone(self) -> bool {
+        self.depth == 1
+    }
 }
 
 impl Thread {
-    /// The calling thread. Costs two loads, but for the first time in a thread or after a fork.
+    /// The calling thread. Costs some loads, but for the first time in a thread or after a fork.
     ///
     /// # Errors
     ///
@@ -97,32 +126,63 @@ impl Thread {
     #[inline]
     pub fn current() -> io::Result<Self> {
         STATE.with(|state| {
-            // SAFETY: the memory stays until the thread has run its last code, since `State` needs
-            // no drop; and neither a `Thread` nor anything made of it is `Send`.
-            let state = unsafe { &*ptr::from_ref(state) };
-            if state.generation.get() != generation() {
+            if state.page.get().generation() != state.generation.get() {
                 refresh(state)?;
             }
-            Ok(Thread { state })
+            Ok(Self::known(state))
         })
+    }
+
+    /// The calling thread, if it gave this generation; but not in a child into which it was copied.
+    #[inline]
+    pub fn still(generation: u32) -> Option<Self> {
+        STATE
+            .with(|state| (state.page.get().generation() == generation).then(|| Self::known(state)))
+    }
+
+    #[inline]
+    fn known(state: &State) -> Self {
+        // SAFETY: `refresh` has set it to the head that the kernel has of this thread. That is in
+        // memory of the thread, which stays until it has run its last code, and a `Thread` is not
+        // `Send`.
+        let head = unsafe { state.head.get().as_ref() };
+        Thread {
+            id: state.id.get(),
+            generation: state.generation.get(),
+            head,
+            _not_send: PhantomData,
+        }
     }
 
     /// Its number, as the kernel has it in `gettid`.
     #[inline]
     pub fn id(self) -> u32 {
-        self.state.id.get()
+        self.id
     }
 
-    /// The number of its process.
+    /// A number that changes with each fork. See [`still`](Self::still).
     #[inline]
-    pub fn process(self) -> u32 {
-        self.state.process.get()
+    pub fn generation(self) -> u32 {
+        self.generation
     }
 
-    /// Tells whether it may hold one lock more.
+    /// Room for one lock more. `None` if the thread holds [`MOST_HELD`].
     #[inline]
-    pub fn has_room(self) -> bool {
-        self.state.held.get() < MOST_HELD
+    pub fn room(self) -> Option<Room> {
+        let first = self.head.next.load(Relaxed);
+        if first == self.end() { Some(Room { first, depth: 1 }) } else { self.room_after(first) }
+    }
+
+    #[inline(never)]
+    fn room_after(self, first: usize) -> Option<Room> {
+        // SAFETY: an entry of the list.
+        let depth = match unsafe { Tag::of(first & !MARK) } {
+            // Of locks that are not released in the order in which they were taken, the first one
+            // may have seen many more than are held now.
+            Some(tag) if (tag.depth() as usize) < MOST_HELD => tag.depth() as usize,
+            _ => self.entries().count(),
+        };
+        (depth < MOST_HELD).then(|| Room { first, depth: depth as u32 + 1 })
     }
 
     /// Announces that this lock is about to be taken, or waited for, or released. If the thread dies
@@ -131,10 +191,11 @@ impl Thread {
     ///
     /// # Safety
     ///
-    /// The lock stays mapped until the operation is concluded.
+    /// The lock stays mapped until the operation is concluded. Once it is linked, the announcement
+    /// may stand until it is released.
     #[inline]
     pub unsafe fn announce(self, lock: &Links) {
-        self.head().pending.store(address(lock), Relaxed);
+        self.head.pending.store(address(lock), Relaxed);
         compiler_fence(SeqCst);
     }
 
@@ -142,61 +203,105 @@ impl Thread {
     #[inline]
     pub fn conclude(self) {
         compiler_fence(SeqCst);
-        self.head().pending.store(0, Relaxed);
+        self.head.pending.store(0, Relaxed);
     }
 
     /// Puts the lock, which the thread has just taken, into the list.
     ///
+    /// Tells whether it is lost to this process: one of its threads has ended with the lock held,
+    /// so that whatever its guard has lent out may still be in use.
+    ///
     /// # Safety
     ///
-    /// 1. It is in no list, and was announced.
+    /// 1. It is in no list, and was announced; the room was found since the last link or unlink.
     /// 2. It stays mapped, at this address, until it is unlinked or the thread has ended.
     #[inline]
-    pub unsafe fn link(self, lock: &Links) {
+    #[must_use]
+    pub unsafe fn link(self, lock: &Links, room: Room) -> bool {
         compiler_fence(SeqCst);
-        let [previous, next] = lock;
-        let (head, entry) = (self.head(), address(lock));
-        let first = head.next.load(Relaxed);
-        next.store(first, Relaxed);
-        previous.store(self.state.head.get().addr(), Relaxed);
-        if first & !MARK != self.state.head.get().addr() {
-            // SAFETY: an entry of the list is mapped, with its previous link before the next.
-            unsafe { previous_of(first & !MARK) }.store(entry, Relaxed);
-        }
+        let [tag, previous, next] = lock;
+        let (end, alone) = (self.end(), Tag::new(OURS | 1, 0).0);
+        // Most locks are the only one that is held, and were so before.
+        let ready = room.first == end
+            && next.load(Relaxed) == end
+            && previous.load(Relaxed) == end
+            && tag.load(Relaxed) == alone;
+        // SAFETY: the room's first entry is that of the list.
+        let lost = !ready && unsafe { self.prepare(lock, room) };
         // The list that the kernel would walk is whole before and after this store.
         compiler_fence(SeqCst);
-        head.next.store(entry, Relaxed);
-        self.state.held.set(self.state.held.get() + 1);
+        self.head.next.store(address(lock), Relaxed);
+        lost
     }
 
-    /// Takes the lock, which the thread is about to release, out of the list.
+    /// Writes the lock's links and tag. Tells whether it is lost to this process.
+    ///
+    /// # Safety
+    ///
+    /// The room is that of the list as it is.
+    #[inline(never)]
+    unsafe fn prepare(self, [tag, previous, next]: &Links, room: Room) -> bool {
+        next.store(room.first, Relaxed);
+        previous.store(self.end(), Relaxed);
+        if room.first != self.end() {
+            let entry = ptr::from_ref(next).expose_provenance();
+            // SAFETY: an entry of the list is mapped, with its previous link before the next.
+            unsafe { previous_of(room.first & !MARK) }.store(entry, Relaxed);
+        }
+        let lost_to = Tag(tag.load(Relaxed)).lost_to();
+        tag.store(Tag::new(OURS | room.depth, lost_to).0, Relaxed);
+        lost_to == SEVERAL || (lost_to != 0 && lost_to == this_process())
+    }
+
+    /// Takes the lock, which the thread is about to release, out of the list. `alone` is what the
+    /// room said for which it was linked.
     ///
     /// # Safety
     ///
     /// It is in the list of this thread, and its release was announced.
     #[inline]
-    pub unsafe fn unlink(self, lock: &Links) {
+    pub unsafe fn unlink(self, lock: &Links, alone: bool) {
         compiler_fence(SeqCst);
-        let [previous, next] = lock;
-        let (previous, next) = (previous.load(Relaxed), next.load(Relaxed));
-        // SAFETY: what comes before a lock in the list is the head or an entry. Both are mapped, and
-        // are at their address what follows them. As in `link`, one store changes what the kernel
-        // would walk.
-        unsafe { next_of(previous & !MARK) }.store(next, Relaxed);
-        compiler_fence(SeqCst);
-        if next & !MARK != self.state.head.get().addr() {
-            // SAFETY: as in `link`.
-            unsafe { previous_of(next & !MARK) }.store(previous, Relaxed);
+        // What was the last entry stays the last: others are put before it.
+        if alone && self.head.next.load(Relaxed) == address(lock) {
+            self.head.next.store(self.end(), Relaxed);
+        } else {
+            // SAFETY: it is in the list.
+            unsafe { self.unlink_among_others(lock) };
         }
-        self.state.held.set(self.state.held.get() - 1);
         compiler_fence(SeqCst);
     }
 
+    /// # Safety
+    ///
+    /// As for [`unlink`](Self::unlink).
+    #[inline(never)]
+    unsafe fn unlink_among_others(self, [_, previous, next]: &Links) {
+        let (previous, next) = (previous.load(Relaxed), next.load(Relaxed));
+        // SAFETY: what comes before a lock in the list is the head or an entry. Both are mapped, and
+        // have at their address what follows them. As in `link`, one store changes what the kernel
+        // would walk.
+        unsafe { next_of(previous & !MARK) }.store(next, Relaxed);
+        compiler_fence(SeqCst);
+        if next != self.end() {
+            // SAFETY: an entry of the list is mapped, with its previous link before the next.
+            unsafe { previous_of(next & !MARK) }.store(previous, Relaxed);
+        }
+    }
+
+    /// The addresses of the entries, as far as the kernel walks.
+    fn entries(self) -> impl Iterator<Item = usize> {
+        let end = self.end();
+        let first = self.head.next.load(Relaxed) & !MARK;
+        // SAFETY: an entry, at whose address is the next.
+        let next = |entry: &usize| Some(unsafe { next_of(*entry) }.load(Relaxed) & !MARK);
+        iter::successors(Some(first), next).take_while(move |entry| *entry != end).take(MOST_WALKED)
+    }
+
+    /// What the last entry refers to.
     #[inline]
-    fn head(self) -> &'static Head {
-        // SAFETY: `refresh` has set it to the head that the kernel has of this thread, in memory of
-        // the thread itself.
-        unsafe { &*self.state.head.get() }
+    fn end(self) -> usize {
+        ptr::from_ref(self.head).addr()
     }
 }
 
@@ -207,10 +312,81 @@ pub fn is_thread_of_this_process(id: u32) -> bool {
     unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), id, 0) == 0 }
 }
 
+/// Half of it is where a mutex of glibc has its kind, on machines of either byte order.
+#[derive(Clone, Copy)]
+struct Tag(usize);
+
+impl Tag {
+    const KIND_SHIFT: u32 = if cfg!(target_endian = "little") { 0 } else { 32 };
+
+    #[inline]
+    fn new(kind: u32, lost_to: u32) -> Self {
+        Tag((kind as usize) << Self::KIND_SHIFT | (lost_to as usize) << (32 - Self::KIND_SHIFT))
+    }
+
+    /// The tag of an entry, if that is a lock of ours.
+    ///
+    /// # Safety
+    ///
+    /// The address is that of an entry.
+    unsafe fn of(entry: usize) -> Option<Self> {
+        // SAFETY: a lock or a mutex has words there.
+        let tag = Tag(unsafe { tag_of(entry) }.load(Relaxed));
+        (tag.kind() & !DEPTH == OURS).then_some(tag)
+    }
+
+    fn kind(self) -> u32 {
+        (self.0 >> Self::KIND_SHIFT) as u32
+    }
+
+    fn depth(self) -> u32 {
+        self.kind() & DEPTH
+    }
+
+    #[inline]
+    fn lost_to(self) -> u32 {
+        (self.0 >> (32 - Self::KIND_SHIFT)) as u32
+    }
+}
+
+fn this_process() -> u32 {
+    STATE.with(|state| state.page.get().identity())
+}
+
+/// Runs when the thread ends in an orderly way: locks of ours that it still holds were forgotten.
+struct End;
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let Ok(thread) = Thread::current() else { return };
+        let this_process = this_process();
+        for entry in thread.entries() {
+            // SAFETY: an entry of the list.
+            let Some(tag) = (unsafe { Tag::of(entry) }) else { continue };
+            let lost_to = match tag.lost_to() {
+                0 => this_process,
+                lost_to if lost_to == this_process => lost_to,
+                _ => SEVERAL,
+            };
+            // SAFETY: as above.
+            unsafe { tag_of(entry) }.store(Tag::new(tag.kind(), lost_to).0, Relaxed);
+        }
+    }
+}
+
 /// What the list has as the lock's address.
 #[inline]
 fn address(lock: &Links) -> usize {
-    ptr::from_ref(&lock[1]).expose_provenance()
+    ptr::from_ref(&lock[2]).expose_provenance()
+}
+
+/// # Safety
+///
+/// The address is that of an entry.
+#[inline]
+unsafe fn tag_of<'a>(entry: usize) -> &'a AtomicUsize {
+    // SAFETY: a lock or mutex reaches there; the caller vouches for the entry.
+    unsafe { &*ptr::with_exposed_provenance(entry - 2 * size_of::<usize>()) }
 }
 
 /// # Safety
@@ -234,58 +410,65 @@ unsafe fn next_of<'a>(entry: usize) -> &'a AtomicUsize {
 /// Finds out about the thread, in a process that may be a new one.
 #[cold]
 fn refresh(state: &State) -> io::Result<()> {
-    let generation = begin_generation()?;
+    let page = generation::begin()?;
+    let forked = state.generation.get() != generation::NEVER;
     let mut head = registered_head()?;
-    if head.is_null() && cfg!(target_env = "musl") {
-        if state.generation.get() != NEVER && !state.head.get().is_null() {
+    if head.is_none() && cfg!(target_env = "musl") {
+        if forked {
             // After a fork, musl leaves the parent's entries in the list of the child.
             // SAFETY: the head is in memory of this thread, at the address that it had in the
             // parent; no mutex was linked since the fork, or the head would be registered.
-            unsafe { (*state.head.get()).next.store(state.head.get().addr(), Relaxed) };
+            unsafe { state.head.get().as_ref() }.next.store(state.head.get().addr().get(), Relaxed);
         }
         lock_a_mutex()?;
         head = registered_head()?;
     }
-    if head.is_null() {
-        head = register(&state.own_head)?;
-    }
+    let head = match head {
+        Some(head) => head,
+        None => register(&state.own_head)?,
+    };
     // SAFETY: the kernel was given it as the head of this thread.
-    let offset = unsafe { (*head).futex_offset.load(Relaxed) };
+    let Head { futex_offset, pending, .. } = unsafe { head.as_ref() };
+    let offset = futex_offset.load(Relaxed);
     if offset != FUTEX_OFFSET {
         let text = format!(
             "the C library keeps the word of a mutex {offset} bytes from its list entry, not {FUTEX_OFFSET}"
         );
         return Err(io::Error::new(io::ErrorKind::Unsupported, text));
     }
+    if forked {
+        // What the parent had announced is nothing to the child.
+        pending.store(0, Relaxed);
+    }
     state.id.set(rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs());
-    state.process.set(std::process::id());
     state.head.set(head);
-    // A child holds none of its parent's locks.
-    state.held.set(0);
-    state.generation.set(generation);
+    state.page.set(page);
+    state.generation.set(page.generation());
+    // It fails in a thread that is about to end and runs the destructors of its variables.
+    let _ending = END.try_with(|_| ());
     Ok(())
 }
 
-fn registered_head() -> io::Result<*const Head> {
-    let mut head: *const Head = ptr::null();
+fn registered_head() -> io::Result<Option<NonNull<Head>>> {
+    let mut head: *mut Head = ptr::null_mut();
     let mut len = 0usize;
     // SAFETY: the call writes an address and a length.
     let result = unsafe { libc::syscall(libc::SYS_get_robust_list, 0, &mut head, &mut len) };
     if result != 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(head)
+    Ok(NonNull::new(head))
 }
 
-fn register(head: &Head) -> io::Result<*const Head> {
-    let pointer = ptr::from_ref(head);
-    head.next.store(pointer.expose_provenance(), Relaxed);
+fn register(head: &Head) -> io::Result<NonNull<Head>> {
+    head.next.store(ptr::from_ref(head).expose_provenance(), Relaxed);
     // SAFETY: the head is in memory of this thread, which stays until the thread has ended.
-    let result = unsafe { libc::syscall(libc::SYS_set_robust_list, pointer, size_of::<Head>()) };
+    let result =
+        unsafe { libc::syscall(libc::SYS_set_robust_list, ptr::from_ref(head), size_of::<Head>()) };
     if result != 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(pointer)
+    Ok(NonNull::from(head))
 }
 
 /// Makes a C library register its list that does so with the first robust mutex.
@@ -310,176 +493,5 @@ fn lock_a_mutex() -> io::Result<()> {
     }
 }
 
-/// A word that is not zero, and that the kernel makes zero in a child: a fork that bypasses the C
-/// library is noticed too. Before it is made, a word that is zero for good.
-static WORD: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::from_ref(&ZERO).cast_mut());
-static ZERO: AtomicU32 = AtomicU32::new(0);
-
-/// Differs from that of every process that this one was forked from; zero if it is yet to be set.
-#[inline]
-fn generation() -> u32 {
-    // SAFETY: it points to `ZERO`, or to a page that is never unmapped.
-    unsafe { &*WORD.load(Acquire) }.load(Relaxed)
-}
-
-/// Sets the generation of this process, if no other thread has, and returns it.
-fn begin_generation() -> io::Result<u32> {
-    /// Copied by a fork, unlike the word.
-    static LAST: AtomicU32 = AtomicU32::new(0);
-
-    make_word()?;
-    // SAFETY: as in `generation`.
-    let word = unsafe { &*WORD.load(Acquire) };
-    let next = match LAST.fetch_add(1, Relaxed).wrapping_add(1) {
-        0 | NEVER => 1,
-        next => next,
-    };
-    match word.compare_exchange(0, next, Relaxed, Relaxed) {
-        Ok(_) => Ok(next),
-        Err(set) => Ok(set),
-    }
-}
-
-fn make_word() -> io::Result<()> {
-    const LEN: usize = size_of::<AtomicU32>();
-    let zero = ptr::from_ref(&ZERO).cast_mut();
-    if WORD.load(Acquire) != zero {
-        return Ok(());
-    }
-    let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
-    // SAFETY: a new mapping, at an address that the kernel chooses.
-    let page = unsafe { mmap_anonymous(ptr::null_mut(), LEN, protection, flags)? };
-    // SAFETY: what a child finds zero in it is an atomic number.
-    let advised = unsafe { madvise(page, LEN, Advice::LinuxWipeOnFork) };
-    let first = || WORD.compare_exchange(zero, page.cast(), AcqRel, Acquire).is_ok();
-    if advised.is_err() || !first() {
-        // SAFETY: nobody else knows of the page.
-        unsafe { munmap(page, LEN)? };
-    }
-    Ok(advised?)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[repr(C)]
-    #[derive(Default)]
-    struct Lock {
-        words: [AtomicU32; 6],
-        links: Links,
-    }
-
-    /// The locks of ours in the list, first to last. Mutexes of the C library are not expected.
-    fn listed(thread: Thread) -> Vec<usize> {
-        let mut all = Vec::new();
-        let mut entry = thread.head().next.load(Relaxed);
-        while entry != thread.state.head.get().addr() {
-            all.push(entry);
-            // SAFETY: an entry of the list.
-            entry = unsafe { next_of(entry) }.load(Relaxed);
-        }
-        all
-    }
-
-    #[test]
-    fn a_thread_knows_its_number_and_its_list() {
-        let id = || Thread::current().unwrap().id();
-        assert_eq!(id(), rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs());
-        assert_eq!(id(), id());
-        let other = std::thread::spawn(id).join().unwrap();
-        assert_ne!(other, id());
-        assert!(is_thread_of_this_process(id()));
-        assert!(!is_thread_of_this_process(u32::MAX));
-        assert!(!is_thread_of_this_process(0));
-    }
-
-    #[test]
-    fn locks_are_linked_and_unlinked_in_any_order() {
-        let thread = Thread::current().unwrap();
-        let locks: [Lock; 3] = Default::default();
-        let [a, b, c] = [0, 1, 2].map(|i| address(&locks[i].links));
-        let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
-        for order in orders {
-            for lock in &locks {
-                // SAFETY: the locks outlive the test.
-                unsafe {
-                    thread.announce(&lock.links);
-                    thread.link(&lock.links);
-                    thread.conclude();
-                }
-            }
-            assert_eq!(listed(thread), [c, b, a]);
-            let mut left = vec![c, b, a];
-            for i in order {
-                // SAFETY: they were linked above.
-                unsafe {
-                    thread.announce(&locks[i].links);
-                    thread.unlink(&locks[i].links);
-                    thread.conclude();
-                }
-                left.retain(|entry| *entry != [a, b, c][i]);
-                assert_eq!(listed(thread), left);
-            }
-        }
-        assert_eq!(thread.state.held.get(), 0);
-    }
-
-    #[test]
-    fn the_kernel_marks_what_a_dead_thread_has_held() {
-        const OWNER_DIED: u32 = 1 << 30;
-        let locks: &'static [Lock; 2] = Box::leak(Box::default());
-        std::thread::spawn(move || {
-            let thread = Thread::current().unwrap();
-            let word = if cfg!(target_env = "musl") { 1 } else { 0 };
-            for lock in locks {
-                lock.words[word].store(thread.id(), Relaxed);
-                // SAFETY: the locks are never freed.
-                unsafe { thread.announce(&lock.links) };
-            }
-            // SAFETY: as above. The second stays announced only.
-            unsafe { thread.link(&locks[0].links) };
-        })
-        .join()
-        .unwrap();
-        // A joined thread has written its last word, but the kernel may be at its list yet.
-        for lock in locks {
-            let word = &lock.words[if cfg!(target_env = "musl") { 1 } else { 0 }];
-            while word.load(Acquire) != OWNER_DIED {
-                std::thread::yield_now();
-            }
-        }
-    }
-
-    #[test]
-    fn pthread_mutexes_share_the_list() {
-        let thread = Thread::current().unwrap();
-        let ours = Lock::default();
-        // SAFETY: the mutex is initialised before it is used and does not move; the lock outlives
-        // its place in the list.
-        unsafe {
-            let mut attributes = std::mem::zeroed();
-            libc::pthread_mutexattr_init(&mut attributes);
-            libc::pthread_mutexattr_setrobust(&mut attributes, libc::PTHREAD_MUTEX_ROBUST);
-            libc::pthread_mutexattr_setpshared(&mut attributes, libc::PTHREAD_PROCESS_SHARED);
-            let mut mutexes: [libc::pthread_mutex_t; 2] = std::mem::zeroed();
-            for mutex in &mut mutexes {
-                assert_eq!(libc::pthread_mutex_init(mutex, &attributes), 0);
-            }
-            let [first, second] = &mut mutexes;
-            assert_eq!(libc::pthread_mutex_lock(first), 0);
-            thread.announce(&ours.links);
-            thread.link(&ours.links);
-            thread.conclude();
-            assert_eq!(libc::pthread_mutex_lock(second), 0);
-            assert_eq!(listed(thread).len(), 3);
-            assert_eq!(libc::pthread_mutex_unlock(first), 0);
-            assert_eq!(listed(thread)[1], address(&ours.links));
-            thread.announce(&ours.links);
-            thread.unlink(&ours.links);
-            thread.conclude();
-            assert_eq!(libc::pthread_mutex_unlock(second), 0);
-            assert!(listed(thread).is_empty());
-        }
-    }
-}
+mod tests;

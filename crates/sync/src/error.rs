@@ -37,8 +37,16 @@ pub(crate) enum Kind {
     Leaked,
     #[error("this thread holds as many locks as the kernel looks after when it dies")]
     TooMany,
-    #[error("cannot {operation}: {source}")]
-    System { operation: &'static str, source: io::Error },
+    #[error(transparent)]
+    System(Box<System>),
+}
+
+/// In a box: the error is as small as the guard that comes in its place.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation}: {source}")]
+pub(crate) struct System {
+    operation: &'static str,
+    source: io::Error,
 }
 
 impl LockError {
@@ -70,7 +78,7 @@ impl LockError {
     }
 
     pub(crate) fn system(operation: &'static str, source: io::Error) -> Self {
-        Kind::System { operation, source }.into()
+        Kind::System(Box::new(System { operation, source })).into()
     }
 }
 
@@ -83,7 +91,8 @@ impl From<NotTaken> for LockError {
             NotTaken::Leaked => Kind::Leaked,
             NotTaken::TooMany => Kind::TooMany,
             NotTaken::System(source) => {
-                Kind::System { operation: "have the kernel look after a lock", source }
+                let operation = "have the kernel look after a lock";
+                Kind::System(Box::new(System { operation, source }))
             }
         }
         .into()
@@ -98,7 +107,7 @@ impl From<LockError> for io::Error {
             Kind::Deadlock => io::ErrorKind::Deadlock,
             Kind::Leaked => io::ErrorKind::Deadlock,
             Kind::TooMany => io::ErrorKind::QuotaExceeded,
-            Kind::System { source, .. } => source.kind(),
+            Kind::System(system) => system.source.kind(),
         };
         io::Error::new(kind, error)
     }

@@ -5,11 +5,12 @@ use std::io;
 use std::mem::offset_of;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, fence};
+use std::thread::panicking;
 
 use multiproc_os::deadline::Deadline;
 use multiproc_os::futex::{self, Store, Waited};
 use multiproc_os::patience::Patience;
-use multiproc_os::robust::{self, FUTEX_OFFSET, Links, Thread};
+use multiproc_os::robust::{self, FUTEX_OFFSET, Links, Room, Thread};
 use zerocopy::{FromBytes, IntoBytes, KnownLayout};
 
 /// A lock's words, for structures in shared memory. All zeros is an unlocked one.
@@ -38,17 +39,14 @@ pub struct RawLock {
     state: AtomicU64,
     /// Not zero: whoever held the lock died or panicked, and nobody has declared the data repaired.
     poisoned: AtomicU32,
-    /// The process whose thread holds the lock, from just after it was taken to just before it is
-    /// released; else zero.
-    process: AtomicU32,
-    reserved: [AtomicU32; 2],
+    reserved: AtomicU32,
     links: Links,
     /// Together a cache line.
     also_reserved: [AtomicU64; 3],
 }
 
 /// The word is where the robust list wants it: at the start of `state`, or in its second half.
-const WORD_AT: usize = (offset_of!(RawLock, links) + size_of::<usize>())
+const WORD_AT: usize = (offset_of!(RawLock, links) + 2 * size_of::<usize>())
     .strict_add_signed(FUTEX_OFFSET)
     .strict_sub(offset_of!(RawLock, state));
 const WORD_SHIFT: u32 =
@@ -89,15 +87,40 @@ impl State {
         self.word() & OWNER
     }
 
+    #[inline]
     fn has(self, bit: u32) -> bool {
         self.word() & bit != 0
     }
 
     /// What a thread makes of a free lock. `WAITERS` stays, since a woken waiter may be killed
     /// before it is here.
+    #[inline]
     fn taken_by(self, thread: u32) -> Self {
         let waiters = self.word() & WAITERS;
         State::new(waiters | thread, self.turn().wrapping_add(waiters >> WAITERS_BIT))
+    }
+}
+
+/// A lock that was taken.
+#[derive(Clone, Copy)]
+pub(crate) struct Held {
+    /// Its state just then.
+    state: State,
+    /// The process; whether it is the thread's first lock; whether a panic was under way, which says
+    /// nothing of what the lock guards. (In one number, or the processor stalls where a guard is moved by reading more than was
+    /// written last.)
+    context: u64,
+}
+
+impl Held {
+    const PANICKING: u64 = 1 << 32;
+    const ALONE: u64 = 1 << 33;
+
+    #[inline]
+    fn new(state: State, thread: Thread, room: Room) -> Self {
+        let panicking = if panicking() { Self::PANICKING } else { 0 };
+        let alone = if room.is_alone() { Self::ALONE } else { 0 };
+        Held { state, context: u64::from(thread.generation()) | panicking | alone }
     }
 }
 
@@ -131,9 +154,8 @@ impl RawLock {
         RawLock {
             state: AtomicU64::new(0),
             poisoned: AtomicU32::new(0),
-            process: AtomicU32::new(0),
-            reserved: [const { AtomicU32::new(0) }; 2],
-            links: [const { AtomicUsize::new(0) }; 2],
+            reserved: AtomicU32::new(0),
+            links: [const { AtomicUsize::new(0) }; 3],
             also_reserved: [const { AtomicU64::new(0) }; 3],
         }
     }
@@ -145,69 +167,78 @@ impl RawLock {
     /// The lock stays mapped, at this address, until it is unlocked by this thread, or the thread
     /// has ended.
     #[inline]
-    pub(crate) unsafe fn lock(&self, wait: Wait) -> Result<(), NotTaken> {
+    pub(crate) unsafe fn lock(&self, wait: Wait) -> Result<Held, NotTaken> {
         let thread = Thread::current().map_err(NotTaken::System)?;
-        if !thread.has_room() {
-            return Err(NotTaken::TooMany);
-        }
+        let Some(room) = thread.room() else { return Err(NotTaken::TooMany) };
         // SAFETY: the caller keeps the lock mapped.
         unsafe { thread.announce(&self.links) };
         let seen = self.load();
-        if seen.word() != 0 || !self.replace(seen, seen.taken_by(thread.id())) {
-            let result = self.lock_contended(thread, wait);
-            if result.is_err() {
-                thread.conclude();
-                return result;
-            }
+        let mut state = seen.taken_by(thread.id());
+        if seen.word() != 0 || !self.replace(seen, state) {
+            state = self.lock_contended(thread, wait)?;
         }
         // SAFETY: it was free, so that it is in no list of a living thread, and it was announced. The
         // caller keeps it mapped.
-        unsafe { thread.link(&self.links) };
-        thread.conclude();
-        self.process.store(thread.process(), Relaxed);
-        Ok(())
+        let lost = unsafe { thread.link(&self.links, room) };
+        let held = Held::new(state, thread, room);
+        if lost {
+            return Err(self.give_up(held));
+        }
+        // The announcement stands, and saves the release from making one.
+        Ok(held)
     }
 
-    /// Releases the lock, poisoned if so asked for; unless another thread holds it: a guard that was
-    /// copied by a fork does not release its parent's lock.
+    /// Releases the lock, poisoned if a panic has started since it was taken; but not in a child to
+    /// which a fork has copied the guard.
     ///
     /// # Safety
     ///
-    /// The lock is mapped. A lock that this thread holds was taken at this address.
+    /// The lock is mapped where it was when this thread, or its parent's, took it.
     #[inline]
-    pub(crate) unsafe fn unlock(&self, poisoned: bool) {
-        // It succeeded when the lock was taken; now it can fail only in a copy of that process.
-        let Ok(thread) = Thread::current() else { return };
-        let seen = self.load();
-        if seen.owner() != thread.id() {
-            return;
-        }
-        if poisoned {
+    pub(crate) unsafe fn unlock(&self, held: Held) {
+        let Held { state, context } = held;
+        let Some(thread) = Thread::still(context as u32) else { return };
+        if panicking() && context & Held::PANICKING == 0 {
             self.poison();
         }
-        self.process.store(0, Relaxed);
         // SAFETY: this thread holds the lock, so that it is in its list.
         unsafe {
             thread.announce(&self.links);
-            thread.unlink(&self.links);
+            thread.unlink(&self.links, context & Held::ALONE != 0);
         }
-        if seen.has(WAITERS) || !self.replace(seen, State::new(0, seen.turn())) {
-            self.unlock_contended(seen.turn());
+        if state.has(WAITERS) || !self.replace(state, State::new(0, state.turn())) {
+            self.unlock_contended(state.turn());
         }
         thread.conclude();
     }
 
-    /// Takes the lock or waits for it. The operation is announced.
+    /// Releases a lock that is lost to this process.
+    #[cold]
+    fn give_up(&self, held: Held) -> NotTaken {
+        // SAFETY: whoever took it just now keeps it mapped.
+        unsafe { self.unlock(held) };
+        NotTaken::Leaked
+    }
+
+    /// Takes the lock or waits for it. The operation is announced, and concluded if it fails.
     #[cold]
     #[inline(never)]
-    fn lock_contended(&self, thread: Thread, wait: Wait) -> Result<(), NotTaken> {
+    fn lock_contended(&self, thread: Thread, wait: Wait) -> Result<State, NotTaken> {
+        let result = self.take_or_wait(thread, wait);
+        if result.is_err() {
+            thread.conclude();
+        }
+        result
+    }
+
+    fn take_or_wait(&self, thread: Thread, wait: Wait) -> Result<State, NotTaken> {
         /// Of all locks of this process: each wait shows how long one takes.
         static PATIENCE: Patience = Patience::new();
         /// A moment in which a holder on another processor is done with a short section.
         const SPINS: u32 = 30;
 
-        if self.attempt(thread)?.is_some() {
-            return Ok(());
+        if let Some(state) = self.attempt(thread)? {
+            return Ok(state);
         }
         let Wait::Until(deadline) = wait else { return Err(NotTaken::Held) };
         if deadline.has_passed() {
@@ -224,7 +255,7 @@ impl RawLock {
     }
 
     /// Takes the lock if it is free.
-    fn attempt(&self, thread: Thread) -> Result<Option<()>, NotTaken> {
+    fn attempt(&self, thread: Thread) -> Result<Option<State>, NotTaken> {
         loop {
             let seen = self.load();
             if seen.owner() == thread.id() {
@@ -233,26 +264,23 @@ impl RawLock {
             if seen.owner() != 0 {
                 return Ok(None);
             }
-            // A forgotten guard may have lent out the data for good, whatever became of its thread.
-            if seen.has(OWNER_DIED) && self.process.load(Relaxed) == thread.process() {
-                return Err(NotTaken::Leaked);
-            }
-            if self.replace(seen, seen.taken_by(thread.id())) {
+            let state = seen.taken_by(thread.id());
+            if self.replace(seen, state) {
                 if seen.has(OWNER_DIED) {
                     // Whoever is killed before this store has died as the holder, and the next one
                     // comes here.
                     self.poison();
                 }
-                return Ok(Some(()));
+                return Ok(Some(state));
             }
         }
     }
 
     /// Sleeps until the lock is free, and takes it.
-    fn sleep(&self, thread: Thread, deadline: Deadline) -> Result<(), NotTaken> {
+    fn sleep(&self, thread: Thread, deadline: Deadline) -> Result<State, NotTaken> {
         loop {
-            if self.attempt(thread)?.is_some() {
-                return Ok(());
+            if let Some(state) = self.attempt(thread)? {
+                return Ok(state);
             }
             let seen = self.load();
             let waiting = State::new(seen.word() | WAITERS, seen.turn());
@@ -289,6 +317,12 @@ impl RawLock {
     /// Tells whether a holder has died or panicked and the data were not declared repaired.
     pub(crate) fn is_poisoned(&self) -> bool {
         self.poisoned.load(Relaxed) != 0 || self.load().has(OWNER_DIED)
+    }
+
+    /// The same, for whoever holds the lock: it is not the kernel's to poison then.
+    #[inline]
+    pub(crate) fn is_poisoned_while_held(&self) -> bool {
+        self.poisoned.load(Relaxed) != 0
     }
 
     /// Marks the data as possibly broken. For whoever holds the lock.

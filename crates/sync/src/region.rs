@@ -37,12 +37,7 @@ use crate::error::{LockError, MemoryError, Reason};
 use crate::raw_lock::{RawLock, Wait};
 
 pub use guard::{GateGuard, RegionGuard};
-use preamble::{Extent, Preamble};
-
-const HEADER_AT: usize = 128;
-const _: () = assert!(size_of::<Preamble>() == HEADER_AT);
-/// The size of a page on some machines, and a divisor of it on all others.
-const PAGE: u64 = 4096;
+use preamble::{Extent, HEADER_AT, PAGE, Preamble};
 
 /// What stands in front of a region's bytes and is used without their lock.
 ///
@@ -51,6 +46,9 @@ const PAGE: u64 = 4096;
 pub trait Header: FromBytes + IntoBytes + KnownLayout + Sync + 'static {
     /// Eight letters that tell this kind of region from others, in error messages too.
     const KIND: [u8; 8];
+
+    /// Whether [`RegionGuard::grow`] can make the bytes more.
+    const GROWABLE: bool = false;
 }
 
 /// Shared memory with a header `H` and bytes that one thread of one process at a time may use.
@@ -70,9 +68,10 @@ pub trait Header: FromBytes + IntoBytes + KnownLayout + Sync + 'static {
 ///
 /// impl Header for Visits {
 ///     const KIND: [u8; 8] = *b"visits\0\0";
+///     const GROWABLE: bool = true;
 /// }
 ///
-/// let region = Region::<Visits>::create_growable("guest-book", 16)?;
+/// let region = Region::<Visits>::create("guest-book", 16)?;
 /// region.header().0.fetch_add(1, Ordering::Relaxed);
 ///
 /// let mut guard = region.lock()?;
@@ -84,8 +83,16 @@ pub trait Header: FromBytes + IntoBytes + KnownLayout + Sync + 'static {
 /// ```
 pub struct Region<H> {
     inner: Arc<Inner>,
+    /// Where the head is.
+    preamble: NonNull<Preamble>,
     _header: PhantomData<fn() -> H>,
 }
+
+// SAFETY: the mapping is of the process, not of a thread, and has a preamble of atomics and an `H`,
+// which is `Sync`.
+unsafe impl<H> Send for Region<H> {}
+// SAFETY: as above.
+unsafe impl<H> Sync for Region<H> {}
 
 struct Inner {
     memory: Memory<SharedFd>,
@@ -116,49 +123,26 @@ impl UnwindSafe for Inner {}
 impl RefUnwindSafe for Inner {}
 
 impl<H: Header> Region<H> {
-    /// Makes a region with `len` zero bytes, which stay that many. They are aligned to the greatest
-    /// power of two that divides `len`, up to 4096. The name shows in `/proc/PID/maps`.
+    /// Makes a region with `len` zero bytes. They are aligned to the greatest power of two that
+    /// divides `len`, up to 4096. The name shows in `/proc/PID/maps`.
     ///
     /// # Errors
     ///
     /// The length overflows, or the system has no descriptor or address space left.
     pub fn create(name: &str, len: usize) -> Result<Self, MemoryError> {
-        const LINE: u64 = 64;
-        let len = len as u64;
-        // No bytes are at any address.
-        let alignment = if len == 0 { LINE } else { (1 << len.trailing_zeros().min(12)).max(LINE) };
-        let extent =
-            Extent { at: header_end::<H>().next_multiple_of(alignment), len, growable: false };
-        Self::with_extent(name, extent)
-    }
-
-    /// Makes a region with `len` zero bytes, which [`RegionGuard::grow`] can make more. They are
-    /// aligned to 4096.
-    ///
-    /// # Errors
-    ///
-    /// As for [`create`](Self::create).
-    pub fn create_growable(name: &str, len: usize) -> Result<Self, MemoryError> {
-        // A page may be longer than we count with, but is a power of two.
-        let at = header_end::<H>().next_multiple_of(PAGE << 4);
-        Self::with_extent(name, Extent { at, len: len as u64, growable: true })
-    }
-
-    fn with_extent(name: &str, extent: Extent) -> Result<Self, MemoryError> {
         let error = |reason| MemoryError { operation: "cannot make shared memory", reason };
         let make = || -> Result<_, Reason> {
-            let size = extent.at.checked_add(extent.len).filter(|size| *size <= isize::MAX as u64);
-            let size = size.ok_or(Reason::TooLong)?;
-            let memory = if extent.growable {
-                Memory::create_growable(name, size)?
+            let extent = Extent::new::<H>(len);
+            let memory = if H::GROWABLE {
+                Memory::create_growable(name, extent.end()?)?
             } else {
-                Memory::create(name, size)?
+                Memory::create(name, extent.end()?)?
             };
             let memory = Memory::from_fd(SharedFd::from(memory.into_fd()))?;
-            let head = memory.map(0, head_len::<H>(extent))?;
+            let head = memory.map(0, extent.head::<H>())?;
             // SAFETY: the mapping is at least as long as the preamble, which is all atomics.
             let preamble = unsafe { &*head.as_ptr().cast::<Preamble>() };
-            preamble.write(H::KIND, size_of::<H>(), extent)?;
+            preamble.write::<H>(extent)?;
             Self::assemble(memory, head, extent)
         };
         make().map_err(error)
@@ -180,18 +164,14 @@ impl<H: Header> Region<H> {
                 }
                 memory => memory?,
             };
-            if memory.len()? < header_end::<H>() {
+            if memory.len()? < Extent::header_end::<H>() {
                 return Err(Reason::Foreign("too short".to_owned()));
             }
             let head = memory.map(0, HEADER_AT)?;
-            // SAFETY: as in `with_extent`.
+            // SAFETY: as in `create`.
             let preamble = unsafe { &*head.as_ptr().cast::<Preamble>() };
-            let extent = preamble.check(H::KIND, size_of::<H>())?;
-            let end = extent.at.checked_add(extent.len);
-            if extent.at < header_end::<H>() || end.is_none_or(|end| end > isize::MAX as u64) {
-                return Err(Reason::Foreign("damaged".to_owned()));
-            }
-            let head = memory.map(0, head_len::<H>(extent))?;
+            let extent = preamble.check::<H>()?;
+            let head = memory.map(0, extent.head::<H>())?;
             Self::assemble(memory, head, extent)
         };
         open().map_err(error)
@@ -199,12 +179,12 @@ impl<H: Header> Region<H> {
 
     fn assemble(memory: Memory<SharedFd>, head: Mapping, extent: Extent) -> Result<Self, Reason> {
         const { assert!(align_of::<H>() <= HEADER_AT && size_of::<H>() < 1 << 20) };
-        let bytes = if extent.growable {
+        let bytes = if H::GROWABLE {
             Bytes::map(&memory, extent.at, extent.len)?
         } else if extent.len == 0 {
             Bytes::empty()
         } else {
-            // SAFETY: the mapping covers the bytes: see `head_len`.
+            // SAFETY: the mapping covers the bytes: see `Extent::head`.
             let start = unsafe { NonNull::new_unchecked(head.as_ptr().add(extent.at as usize)) };
             Bytes { start, len: extent.len as usize, _mapping: None }
         };
@@ -215,15 +195,17 @@ impl<H: Header> Region<H> {
             extent,
             gates: AtomicUsize::new(0),
         };
-        Ok(Region { inner: Arc::new(inner), _header: PhantomData })
+        // SAFETY: no mapping is at address zero.
+        let preamble = unsafe { NonNull::new_unchecked(inner.head.as_ptr().cast()) };
+        Ok(Region { inner: Arc::new(inner), preamble, _header: PhantomData })
     }
 
     /// What stands in front of the bytes.
     #[inline]
     pub fn header(&self) -> &H {
-        // SAFETY: it is mapped and aligned: see `head_len` and `assemble`. Any bits are an `H`, and
+        // SAFETY: it is mapped and aligned: see `Extent` and `assemble`. Any bits are an `H`, and
         // nobody makes a `&mut H` or writes other than through a `&H`. The mapping stays.
-        unsafe { &*self.inner.head.as_ptr().add(HEADER_AT).cast() }
+        unsafe { self.preamble.byte_add(HEADER_AT).cast().as_ref() }
     }
 
     /// Waits for the lock of the bytes and takes it.
@@ -272,12 +254,12 @@ impl<H: Header> Region<H> {
     /// Tells whether a holder of the lock has died or panicked, and nobody has declared the bytes
     /// repaired since.
     pub fn is_poisoned(&self) -> bool {
-        self.inner.preamble().lock.is_poisoned()
+        self.preamble().lock.is_poisoned()
     }
 
     /// Declares the bytes repaired.
     pub fn clear_poison(&self) {
-        self.inner.preamble().lock.clear_poison();
+        self.preamble().lock.clear_poison();
     }
 
     /// Waits for a lock in the header until the deadline. Such a *gate* guards no bytes; the death of
@@ -323,8 +305,15 @@ impl<H: Header> Region<H> {
     }
 }
 
-impl Inner {
+impl<H> Region<H> {
     #[inline]
+    fn preamble(&self) -> &Preamble {
+        // SAFETY: as in `header`.
+        unsafe { self.preamble.as_ref() }
+    }
+}
+
+impl Inner {
     fn preamble(&self) -> &Preamble {
         // SAFETY: as in `Region::header`.
         unsafe { &*self.head.as_ptr().cast() }
@@ -361,19 +350,9 @@ impl Bytes {
     }
 }
 
-fn header_end<H>() -> u64 {
-    (HEADER_AT + size_of::<H>()) as u64
-}
-
-/// How much is mapped for good.
-fn head_len<H>(extent: Extent) -> usize {
-    let end = if extent.growable { header_end::<H>() } else { extent.at + extent.len };
-    end as usize
-}
-
 impl<H> Clone for Region<H> {
     fn clone(&self) -> Self {
-        Region { inner: Arc::clone(&self.inner), _header: PhantomData }
+        Region { inner: Arc::clone(&self.inner), preamble: self.preamble, _header: PhantomData }
     }
 }
 
@@ -397,7 +376,7 @@ impl<'de, H: Header> Deserialize<'de> for Region<H> {
 
 impl<H> fmt::Debug for Region<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let preamble = self.inner.preamble();
+        let preamble = self.preamble();
         f.debug_struct("Region")
             .field("len", &preamble.len())
             .field("poisoned", &preamble.lock.is_poisoned())

@@ -5,19 +5,17 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::slice;
 use std::sync::atomic::Ordering::Relaxed;
-use std::thread::panicking;
 
-use super::{Bytes, HEADER_AT, Header, Inner, Region};
+use super::{Bytes, Extent, HEADER_AT, Header, Inner, Region};
 use crate::error::{Kind, LockError, MemoryError, Reason};
-use crate::raw_lock::{RawLock, Wait};
+use crate::raw_lock::{Held, RawLock, Wait};
 
 /// The lock of a region's bytes, held. Dropping it releases the lock, poisoned if a panic has
 /// started since it was taken.
 #[must_use = "if unused the lock is released at once"]
 pub struct RegionGuard<'a, H> {
     region: &'a Region<H>,
-    /// A panic was under way when the lock was taken, and says nothing about the bytes.
-    panicking: bool,
+    held: Held,
     /// The lock belongs to the thread.
     _not_send: PhantomData<*mut ()>,
 }
@@ -28,16 +26,15 @@ unsafe impl<H> Sync for RegionGuard<'_, H> {}
 impl<'a, H: Header> RegionGuard<'a, H> {
     #[inline]
     pub(super) fn take(region: &'a Region<H>, wait: Wait, anyway: bool) -> Result<Self, LockError> {
-        let inner = &*region.inner;
-        let preamble = inner.preamble();
+        let preamble = region.preamble();
         // SAFETY: the head stays mapped while the guard borrows the region, and if the guard is
         // forgotten, while the thread lives: see `Inner::drop`.
-        unsafe { preamble.lock.lock(wait)? };
-        let mut guard = RegionGuard { region, panicking: panicking(), _not_send: PhantomData };
-        if !anyway && preamble.lock.is_poisoned() {
+        let held = unsafe { preamble.lock.lock(wait)? };
+        let mut guard = RegionGuard { region, held, _not_send: PhantomData };
+        if !anyway && preamble.lock.is_poisoned_while_held() {
             return Err(Kind::Poisoned.into());
         }
-        if guard.bytes().len() as u64 != preamble.len() {
+        if H::GROWABLE && guard.bytes().len() as u64 != preamble.len() {
             guard.follow()?;
         }
         Ok(guard)
@@ -47,9 +44,6 @@ impl<'a, H: Header> RegionGuard<'a, H> {
     #[cold]
     fn follow(&mut self) -> Result<(), LockError> {
         let inner = &*self.region.inner;
-        if !inner.extent.growable {
-            return Ok(());
-        }
         let bytes = Bytes::map(&inner.memory, inner.extent.at, inner.preamble().len())
             .map_err(|source| LockError::system("follow the growth of shared memory", source))?;
         // SAFETY: this thread holds the lock, and `&mut self` says that nothing borrows the bytes.
@@ -61,7 +55,7 @@ impl<'a, H: Header> RegionGuard<'a, H> {
     ///
     /// # Errors
     ///
-    /// The region was not created growable, or the length overflows, or there is no address space
+    /// The kind of region is not growable, or the length overflows, or there is no address space
     /// left. The bytes are as they were.
     pub fn grow(&mut self, len: usize) -> Result<(), MemoryError> {
         let inner = &*self.region.inner;
@@ -69,13 +63,12 @@ impl<'a, H: Header> RegionGuard<'a, H> {
             return Ok(());
         }
         let grow = || -> Result<_, Reason> {
-            let len = len as u64;
-            let size = inner.extent.at.checked_add(len).filter(|size| *size <= isize::MAX as u64);
-            inner.memory.grow(size.ok_or(Reason::TooLong)?)?;
-            let bytes = Bytes::map(&inner.memory, inner.extent.at, len)?;
+            let extent = Extent { at: inner.extent.at, len: len as u64 };
+            inner.memory.grow(extent.end()?)?;
+            let bytes = Bytes::map(&inner.memory, extent.at, extent.len)?;
             // SAFETY: as in `follow`.
             unsafe { *inner.bytes.get() = bytes };
-            inner.preamble().set_len(len);
+            inner.preamble().set_len(extent.len);
             Ok(())
         };
         grow().map_err(|reason| MemoryError { operation: "cannot grow shared memory", reason })
@@ -134,9 +127,8 @@ impl<H> RegionGuard<'_, H> {
 impl<H> Drop for RegionGuard<'_, H> {
     #[inline]
     fn drop(&mut self) {
-        let poisoned = !self.panicking && panicking();
         // SAFETY: it was locked by this thread, which the guard has not left, and is mapped.
-        unsafe { self.region.inner.preamble().lock.unlock(poisoned) };
+        unsafe { self.region.preamble().lock.unlock(self.held) };
     }
 }
 
@@ -151,6 +143,7 @@ impl<H> fmt::Debug for RegionGuard<'_, H> {
 pub struct GateGuard<'a> {
     inner: &'a Inner,
     gate: &'a RawLock,
+    held: Held,
     holder_died: bool,
     _not_send: PhantomData<*mut ()>,
 }
@@ -168,18 +161,17 @@ impl<'a> GateGuard<'a> {
         assert!(header.contains(&at), "the gate is not in the header of the region");
         inner.gates.fetch_add(1, Relaxed);
         // SAFETY: the gate is in the head, which stays mapped while it is counted.
-        if let Err(reason) = unsafe { gate.lock(wait) } {
+        let held = unsafe { gate.lock(wait) }.inspect_err(|_| {
             inner.gates.fetch_sub(1, Relaxed);
-            return Err(reason.into());
-        }
-        let holder_died = gate.is_poisoned();
+        })?;
+        let holder_died = gate.is_poisoned_while_held();
         if holder_died {
             gate.clear_poison();
         }
-        Ok(GateGuard { inner, gate, holder_died, _not_send: PhantomData })
+        Ok(GateGuard { inner, gate, held, holder_died, _not_send: PhantomData })
     }
 
-    /// Tells whether the previous holder has died with the gate held.
+    /// Tells whether the previous holder has died, or panicked, with the gate held.
     pub fn holder_died(&self) -> bool {
         self.holder_died
     }
@@ -188,7 +180,7 @@ impl<'a> GateGuard<'a> {
 impl Drop for GateGuard<'_> {
     fn drop(&mut self) {
         // SAFETY: as for `RegionGuard`.
-        unsafe { self.gate.unlock(false) };
+        unsafe { self.gate.unlock(self.held) };
         self.inner.gates.fetch_sub(1, Relaxed);
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use multiproc_os::robust::FUTEX_OFFSET;
 use zerocopy::{FromBytes, IntoBytes, KnownLayout};
 
+use super::Header;
 use crate::error::Reason;
 use crate::raw_lock::RawLock;
 
@@ -12,7 +13,12 @@ use crate::raw_lock::RawLock;
 const MAGIC: u64 = u64::from_le_bytes(*b"mprocme\xed");
 /// To be raised with every change to what stands in shared memory.
 const VERSION: u32 = 1;
-const GROWABLE: u32 = 1;
+
+/// Where the header is.
+pub(super) const HEADER_AT: usize = 128;
+const _: () = assert!(size_of::<Preamble>() == HEADER_AT);
+/// The size of a page on some machines, and a divisor of it on all others.
+pub(super) const PAGE: u64 = 4096;
 
 /// What each region starts with: who can use it, and where its bytes are.
 ///
@@ -29,7 +35,7 @@ pub(super) struct Preamble {
     /// Thread ids mean nothing in another one.
     pid_namespace: AtomicU64,
     header_len: AtomicU32,
-    flags: AtomicU32,
+    growable: AtomicU32,
     bytes_at: AtomicU64,
     /// How many bytes there are. Changes only while the lock is held, and never falls.
     len: AtomicU64,
@@ -38,22 +44,53 @@ pub(super) struct Preamble {
     pub(super) lock: RawLock,
 }
 
-/// Where the bytes are, and whether more may follow.
+/// Where the bytes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Extent {
     pub(super) at: u64,
+    /// How many there were when the region was made or opened.
     pub(super) len: u64,
-    pub(super) growable: bool,
+}
+
+impl Extent {
+    pub(super) fn new<H: Header>(len: usize) -> Self {
+        const LINE: u64 = 64;
+        let len = len as u64;
+        let alignment = if H::GROWABLE {
+            // They are mapped apart. A page is no longer than this on any machine.
+            PAGE << 4
+        } else if len == 0 {
+            LINE
+        } else {
+            (1 << len.trailing_zeros()).clamp(LINE, PAGE)
+        };
+        Extent { at: Self::header_end::<H>().next_multiple_of(alignment), len }
+    }
+
+    pub(super) fn header_end<H>() -> u64 {
+        (HEADER_AT + size_of::<H>()) as u64
+    }
+
+    pub(super) fn end(self) -> Result<u64, Reason> {
+        let end = self.at.checked_add(self.len).filter(|end| *end <= isize::MAX as u64);
+        end.ok_or(Reason::TooLong)
+    }
+
+    /// How much is mapped for good: the bytes too if they do not grow.
+    pub(super) fn head<H: Header>(self) -> usize {
+        let end = if H::GROWABLE { Self::header_end::<H>() } else { self.at + self.len };
+        end as usize
+    }
 }
 
 impl Preamble {
-    pub(super) fn write(&self, kind: [u8; 8], header_len: usize, extent: Extent) -> io::Result<()> {
-        self.kind.store(u64::from_le_bytes(kind), Relaxed);
+    pub(super) fn write<H: Header>(&self, extent: Extent) -> io::Result<()> {
+        self.kind.store(u64::from_le_bytes(H::KIND), Relaxed);
         self.version.store(VERSION, Relaxed);
         self.futex_offset.store(FUTEX_OFFSET as u32, Relaxed);
         self.pid_namespace.store(pid_namespace()?, Relaxed);
-        self.header_len.store(header_len as u32, Relaxed);
-        self.flags.store(if extent.growable { GROWABLE } else { 0 }, Relaxed);
+        self.header_len.store(size_of::<H>() as u32, Relaxed);
+        self.growable.store(H::GROWABLE.into(), Relaxed);
         self.bytes_at.store(extent.at, Relaxed);
         self.len.store(extent.len, Relaxed);
         self.magic.store(MAGIC, Release);
@@ -61,7 +98,7 @@ impl Preamble {
     }
 
     /// Checks that this process can use the region for what it expects it to be.
-    pub(super) fn check(&self, kind: [u8; 8], header_len: usize) -> Result<Extent, Reason> {
+    pub(super) fn check<H: Header>(&self) -> Result<Extent, Reason> {
         let foreign = |text: String| Err(Reason::Foreign(text));
         if self.magic.load(Acquire) != MAGIC {
             return foreign("memory of something else".to_owned());
@@ -72,10 +109,11 @@ impl Preamble {
                 "of version {version}, and this program has version {VERSION}"
             ));
         }
-        let is = self.kind.load(Relaxed).to_le_bytes();
-        if is != kind || self.header_len.load(Relaxed) != header_len as u32 {
+        let kind = self.kind.load(Relaxed).to_le_bytes();
+        let shape = (self.header_len.load(Relaxed), self.growable.load(Relaxed));
+        if kind != H::KIND || shape != (size_of::<H>() as u32, H::GROWABLE.into()) {
             let name = |kind: [u8; 8]| kind.escape_ascii().to_string();
-            return foreign(format!("memory of {:?}, not of {:?}", name(is), name(kind)));
+            return foreign(format!("memory of {:?}, not of {:?}", name(kind), name(H::KIND)));
         }
         if self.futex_offset.load(Relaxed) != FUTEX_OFFSET as u32 {
             return foreign("of a program with another C library".to_owned());
@@ -83,11 +121,11 @@ impl Preamble {
         if self.pid_namespace.load(Relaxed) != pid_namespace()? {
             return foreign("of another pid namespace, where thread ids mean others".to_owned());
         }
-        Ok(Extent {
-            at: self.bytes_at.load(Relaxed),
-            len: self.len.load(Relaxed),
-            growable: self.flags.load(Relaxed) & GROWABLE != 0,
-        })
+        let extent = Extent { at: self.bytes_at.load(Relaxed), len: self.len.load(Relaxed) };
+        if extent.at < Extent::header_end::<H>() || extent.end().is_err() {
+            return foreign("damaged".to_owned());
+        }
+        Ok(extent)
     }
 
     /// How many bytes there are. Exact for whoever holds the lock.
