@@ -52,7 +52,11 @@ impl Dispatcher {
         let patience = Patience::new();
         loop {
             let ready = patience.wait(
-                || self.reactor.wait(Deadline::now()).map(|ready| Some(ready).filter(|r| !r.is_empty())),
+                || {
+                    self.reactor
+                        .wait(Deadline::now())
+                        .map(|ready| Some(ready).filter(|r| !r.is_empty()))
+                },
                 || self.reactor.wait(Deadline::NEVER),
             )?;
             let shared = Arc::clone(&self.shared);
@@ -120,7 +124,8 @@ impl Dispatcher {
                 return;
             }
             if self.futile >= FUTILE {
-                let reason = format!("{} workers in a row ended before they ran a task", self.futile);
+                let reason =
+                    format!("{} workers in a row ended before they ran a task", self.futile);
                 if state.workers.is_empty() && !state.waiting.is_empty() {
                     state.fail_waiting(&TaskError::not_run(reason));
                     // Tasks that come later are a new try.

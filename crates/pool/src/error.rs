@@ -173,11 +173,18 @@ impl<R> fmt::Display for MapError<R> {
         if let Some(cause) = &self.cause {
             return cause.fmt(f);
         }
-        let mut failed =
-            self.outcomes.iter().enumerate().filter_map(|(index, outcome)| Some((index, outcome.as_ref().err()?)));
+        let mut failed = self
+            .outcomes
+            .iter()
+            .enumerate()
+            .filter_map(|(index, outcome)| Some((index, outcome.as_ref().err()?)));
         let Some((index, error)) = failed.next() else { return f.write_str("no task failed") };
         let count = failed.count() + 1;
-        write!(f, "{count} of {} tasks failed; the first, task {index}, {error}", self.outcomes.len())
+        write!(
+            f,
+            "{count} of {} tasks failed; the first, task {index}, {error}",
+            self.outcomes.len()
+        )
     }
 }
 

@@ -181,10 +181,9 @@ impl Collector {
 
     /// Waits for results. `None` if the deadline passed first.
     pub(crate) fn take(&self, deadline: Deadline) -> Option<Part> {
-        let waited: Result<_, std::convert::Infallible> = self.patience.wait(
-            || Ok(self.parts().pop_front().map(Some)),
-            || Ok(self.sleep(deadline)),
-        );
+        let waited: Result<_, std::convert::Infallible> = self
+            .patience
+            .wait(|| Ok(self.parts().pop_front().map(Some)), || Ok(self.sleep(deadline)));
         match waited {
             Ok(part) => part,
         }

@@ -204,7 +204,11 @@ impl Pool {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[doc(alias = "submit")]
-    pub fn apply_async<A, R>(&self, function: fn(A) -> R, argument: A) -> Result<TaskHandle<R>, Error>
+    pub fn apply_async<A, R>(
+        &self,
+        function: fn(A) -> R,
+        argument: A,
+    ) -> Result<TaskHandle<R>, Error>
     where
         A: Serialize + DeserializeOwned,
         R: Serialize + DeserializeOwned,
@@ -270,7 +274,11 @@ impl Pool {
         I: IntoIterator<Item = A>,
     {
         let entry = TaskEntry::new(function, run_chunk::<A, R>).map(|entry| entry.encode());
-        ImapUnordered::new(self, entry.map_err(|error| Kind::Function(error).into()), items.into_iter())
+        ImapUnordered::new(
+            self,
+            entry.map_err(|error| Kind::Function(error).into()),
+            items.into_iter(),
+        )
     }
 
     pub(crate) fn submit_one<A: Serialize>(

@@ -107,7 +107,13 @@ impl Results {
         if !single {
             outbox::reset(&chunk.place.outbox, chunk.first);
         }
-        Results { place: chunk.place, single, first: chunk.first, count: 0, message: Message::new() }
+        Results {
+            place: chunk.place,
+            single,
+            first: chunk.first,
+            count: 0,
+            message: Message::new(),
+        }
     }
 
     fn add<R: Serialize>(&mut self, outcome: Outcome<R>) {
