@@ -46,9 +46,6 @@ use preamble::{Extent, HEADER_AT, PAGE, Preamble};
 pub trait Header: FromBytes + IntoBytes + KnownLayout + Sync + 'static {
     /// Eight letters that tell this kind of region from others, in error messages too.
     const KIND: [u8; 8];
-
-    /// Whether [`RegionGuard::grow`] can make the bytes more.
-    const GROWABLE: bool = false;
 }
 
 /// Shared memory with a header `H` and bytes that one thread of one process at a time may use.
@@ -68,10 +65,9 @@ pub trait Header: FromBytes + IntoBytes + KnownLayout + Sync + 'static {
 ///
 /// impl Header for Visits {
 ///     const KIND: [u8; 8] = *b"visits\0\0";
-///     const GROWABLE: bool = true;
 /// }
 ///
-/// let region = Region::<Visits>::create("guest-book", 16)?;
+/// let region = Region::<Visits>::create_growable("guest-book", 16)?;
 /// region.header().0.fetch_add(1, Ordering::Relaxed);
 ///
 /// let mut guard = region.lock()?;
@@ -85,6 +81,7 @@ pub struct Region<H> {
     inner: Arc<Inner>,
     /// Where the head is.
     preamble: NonNull<Preamble>,
+    growable: bool,
     _header: PhantomData<fn() -> H>,
 }
 
@@ -123,17 +120,30 @@ impl UnwindSafe for Inner {}
 impl RefUnwindSafe for Inner {}
 
 impl<H: Header> Region<H> {
-    /// Makes a region with `len` zero bytes. They are aligned to the greatest power of two that
-    /// divides `len`, up to 4096. The name shows in `/proc/PID/maps`.
+    /// Makes a region with `len` zero bytes, which stay that many. They are aligned to the greatest
+    /// power of two that divides `len`, up to 4096. The name shows in `/proc/PID/maps`.
     ///
     /// # Errors
     ///
     /// The length overflows, or the system has no descriptor or address space left.
     pub fn create(name: &str, len: usize) -> Result<Self, MemoryError> {
+        Self::with_extent(name, Extent::fixed::<H>(len))
+    }
+
+    /// Makes a region with `len` zero bytes, which [`RegionGuard::grow`] can make more. They are
+    /// aligned to 4096.
+    ///
+    /// # Errors
+    ///
+    /// As for [`create`](Self::create).
+    pub fn create_growable(name: &str, len: usize) -> Result<Self, MemoryError> {
+        Self::with_extent(name, Extent::growable::<H>(len))
+    }
+
+    fn with_extent(name: &str, extent: Extent) -> Result<Self, MemoryError> {
         let error = |reason| MemoryError { operation: "cannot make shared memory", reason };
         let make = || -> Result<_, Reason> {
-            let extent = Extent::new::<H>(len);
-            let memory = if H::GROWABLE {
+            let memory = if extent.growable {
                 Memory::create_growable(name, extent.end()?)?
             } else {
                 Memory::create(name, extent.end()?)?
@@ -168,7 +178,7 @@ impl<H: Header> Region<H> {
                 return Err(Reason::Foreign("too short".to_owned()));
             }
             let head = memory.map(0, HEADER_AT)?;
-            // SAFETY: as in `create`.
+            // SAFETY: as in `with_extent`.
             let preamble = unsafe { &*head.as_ptr().cast::<Preamble>() };
             let extent = preamble.check::<H>()?;
             let head = memory.map(0, extent.head::<H>())?;
@@ -179,7 +189,7 @@ impl<H: Header> Region<H> {
 
     fn assemble(memory: Memory<SharedFd>, head: Mapping, extent: Extent) -> Result<Self, Reason> {
         const { assert!(align_of::<H>() <= HEADER_AT && size_of::<H>() < 1 << 20) };
-        let bytes = if H::GROWABLE {
+        let bytes = if extent.growable {
             Bytes::map(&memory, extent.at, extent.len)?
         } else if extent.len == 0 {
             Bytes::empty()
@@ -197,7 +207,8 @@ impl<H: Header> Region<H> {
         };
         // SAFETY: no mapping is at address zero.
         let preamble = unsafe { NonNull::new_unchecked(inner.head.as_ptr().cast()) };
-        Ok(Region { inner: Arc::new(inner), preamble, _header: PhantomData })
+        let inner = Arc::new(inner);
+        Ok(Region { inner, preamble, growable: extent.growable, _header: PhantomData })
     }
 
     /// What stands in front of the bytes.
@@ -352,7 +363,12 @@ impl Bytes {
 
 impl<H> Clone for Region<H> {
     fn clone(&self) -> Self {
-        Region { inner: Arc::clone(&self.inner), preamble: self.preamble, _header: PhantomData }
+        Region {
+            inner: Arc::clone(&self.inner),
+            preamble: self.preamble,
+            growable: self.growable,
+            _header: PhantomData,
+        }
     }
 }
 

@@ -34,7 +34,7 @@ impl<'a, H: Header> RegionGuard<'a, H> {
         if !anyway && preamble.lock.is_poisoned_while_held() {
             return Err(Kind::Poisoned.into());
         }
-        if H::GROWABLE && guard.bytes().len() as u64 != preamble.len() {
+        if region.growable && guard.bytes().len() as u64 != preamble.len() {
             guard.follow()?;
         }
         Ok(guard)
@@ -55,7 +55,7 @@ impl<'a, H: Header> RegionGuard<'a, H> {
     ///
     /// # Errors
     ///
-    /// The kind of region is not growable, or the length overflows, or there is no address space
+    /// The region was not created growable, or the length overflows, or there is no address space
     /// left. The bytes are as they were.
     pub fn grow(&mut self, len: usize) -> Result<(), MemoryError> {
         let inner = &*self.region.inner;
@@ -63,7 +63,7 @@ impl<'a, H: Header> RegionGuard<'a, H> {
             return Ok(());
         }
         let grow = || -> Result<_, Reason> {
-            let extent = Extent { at: inner.extent.at, len: len as u64 };
+            let extent = Extent { len: len as u64, ..inner.extent };
             inner.memory.grow(extent.end()?)?;
             let bytes = Bytes::map(&inner.memory, extent.at, extent.len)?;
             // SAFETY: as in `follow`.

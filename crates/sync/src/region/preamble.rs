@@ -50,21 +50,22 @@ pub(super) struct Extent {
     pub(super) at: u64,
     /// How many there were when the region was made or opened.
     pub(super) len: u64,
+    pub(super) growable: bool,
 }
 
 impl Extent {
-    pub(super) fn new<H: Header>(len: usize) -> Self {
+    pub(super) fn fixed<H>(len: usize) -> Self {
         const LINE: u64 = 64;
         let len = len as u64;
-        let alignment = if H::GROWABLE {
-            // They are mapped apart. A page is no longer than this on any machine.
-            PAGE << 4
-        } else if len == 0 {
-            LINE
-        } else {
-            (1 << len.trailing_zeros()).clamp(LINE, PAGE)
-        };
-        Extent { at: Self::header_end::<H>().next_multiple_of(alignment), len }
+        let alignment = if len == 0 { LINE } else { (1 << len.trailing_zeros()).clamp(LINE, PAGE) };
+        Extent { at: Self::header_end::<H>().next_multiple_of(alignment), len, growable: false }
+    }
+
+    /// The bytes are mapped apart from the header, so they start a page.
+    pub(super) fn growable<H>(len: usize) -> Self {
+        const LONGEST_PAGE: u64 = PAGE << 4;
+        let at = Self::header_end::<H>().next_multiple_of(LONGEST_PAGE);
+        Extent { at, len: len as u64, growable: true }
     }
 
     pub(super) fn header_end<H>() -> u64 {
@@ -77,8 +78,8 @@ impl Extent {
     }
 
     /// How much is mapped for good: the bytes too if they do not grow.
-    pub(super) fn head<H: Header>(self) -> usize {
-        let end = if H::GROWABLE { Self::header_end::<H>() } else { self.at + self.len };
+    pub(super) fn head<H>(self) -> usize {
+        let end = if self.growable { Self::header_end::<H>() } else { self.at + self.len };
         end as usize
     }
 }
@@ -90,7 +91,7 @@ impl Preamble {
         self.futex_offset.store(FUTEX_OFFSET as u32, Relaxed);
         self.pid_namespace.store(pid_namespace()?, Relaxed);
         self.header_len.store(size_of::<H>() as u32, Relaxed);
-        self.growable.store(H::GROWABLE.into(), Relaxed);
+        self.growable.store(extent.growable.into(), Relaxed);
         self.bytes_at.store(extent.at, Relaxed);
         self.len.store(extent.len, Relaxed);
         self.magic.store(MAGIC, Release);
@@ -110,8 +111,7 @@ impl Preamble {
             ));
         }
         let kind = self.kind.load(Relaxed).to_le_bytes();
-        let shape = (self.header_len.load(Relaxed), self.growable.load(Relaxed));
-        if kind != H::KIND || shape != (size_of::<H>() as u32, H::GROWABLE.into()) {
+        if kind != H::KIND || self.header_len.load(Relaxed) != size_of::<H>() as u32 {
             let name = |kind: [u8; 8]| kind.escape_ascii().to_string();
             return foreign(format!("memory of {:?}, not of {:?}", name(kind), name(H::KIND)));
         }
@@ -121,7 +121,11 @@ impl Preamble {
         if self.pid_namespace.load(Relaxed) != pid_namespace()? {
             return foreign("of another pid namespace, where thread ids mean others".to_owned());
         }
-        let extent = Extent { at: self.bytes_at.load(Relaxed), len: self.len.load(Relaxed) };
+        let extent = Extent {
+            at: self.bytes_at.load(Relaxed),
+            len: self.len.load(Relaxed),
+            growable: self.growable.load(Relaxed) != 0,
+        };
         if extent.at < Extent::header_end::<H>() || extent.end().is_err() {
             return foreign("damaged".to_owned());
         }
