@@ -100,7 +100,7 @@ impl<T> Queue<T> {
     }
 
     fn with_bound(bound: u64) -> Result<Self, Error> {
-        let region = Region::<Header>::create("multiproc-queue", log::SMALLEST)?;
+        let region = Region::<Header>::create_growable("multiproc-queue", log::SMALLEST)?;
         region.header().set_up(bound, log::SMALLEST as u64);
         let (sender, receiver) = Endpoint::pair_of()?;
         Ok(Self::assemble(region, sender, receiver))
