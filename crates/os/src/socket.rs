@@ -87,14 +87,14 @@ pub fn recv(socket: impl AsFd, buffer: &mut [u8], wait: Wait) -> io::Result<Opti
     let mut space = [MaybeUninit::<u8>::uninit(); CONTROL_SPACE];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let socket = socket.as_fd();
-    let result = retry_on_intr(|| {
+    let message = loop {
         let mut parts = [IoSliceMut::new(buffer)];
-        rustix::net::recvmsg(socket, &mut parts, &mut control, flags)
-    });
-    let message = match result {
-        Ok(message) => message,
-        Err(Errno::CONNRESET) => return Ok(None),
-        Err(error) => return Err(error.into()),
+        match rustix::net::recvmsg(socket, &mut parts, &mut control, flags) {
+            // The other end was closed with packets for it unread. That is told once, ahead of what it
+            // has itself sent, which is still here.
+            Err(Errno::INTR | Errno::CONNRESET) => {}
+            result => break result?,
+        }
     };
     let mut fds = Vec::new();
     for part in control.drain() {

@@ -146,19 +146,18 @@ pub(crate) fn count_open(pid: u32) -> usize {
     open_files(pid).len()
 }
 
-/// The children of a process, zombies among them: number, state, name.
-pub(crate) fn children(parent: u32) -> Vec<(u32, char, String)> {
+/// The children of a process: number, and whether it is a zombie.
+pub(crate) fn children(parent: u32) -> Vec<(u32, bool)> {
     let mut children = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap() {
         let Ok(stat) = std::fs::read_to_string(entry.unwrap().path().join("stat")) else {
             continue;
         };
-        let (start, end) = (stat.find('(').unwrap(), stat.rfind(')').unwrap());
-        let mut fields = stat[end + 1..].split_ascii_whitespace();
-        let state = fields.next().unwrap().chars().next().unwrap();
+        let (pid, (_, fields)) = (stat.split_once(' ').unwrap().0, stat.rsplit_once(')').unwrap());
+        let mut fields = fields.split_ascii_whitespace();
+        let zombie = fields.next() == Some("Z");
         if fields.next().unwrap().parse() == Ok(parent) {
-            let pid = stat[..start].trim().parse().unwrap();
-            children.push((pid, state, stat[start + 1..end].to_owned()));
+            children.push((pid.parse().unwrap(), zombie));
         }
     }
     children
