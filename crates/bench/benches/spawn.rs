@@ -6,7 +6,7 @@
 use std::process::{Command, Stdio};
 
 use criterion::{Criterion, criterion_group};
-use multiproc_process::{Process, StartMethod};
+use multiproc::{Process, StartMethod};
 
 fn spawn(c: &mut Criterion) {
     let mut group = c.benchmark_group("spawn+join");
@@ -44,7 +44,7 @@ const EXIT: &str = "--exit-at-once";
 criterion_group!(benches, spawn);
 
 fn main() {
-    multiproc_process::init();
+    multiproc::init();
     if std::env::args().nth(1).as_deref() != Some(EXIT) {
         benches();
         Criterion::default().configure_from_args().final_summary();
