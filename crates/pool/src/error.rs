@@ -57,7 +57,7 @@ impl Error {
 /// ```
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(transparent)]
-pub struct TaskError(#[from] TaskKind);
+pub struct TaskError(Box<TaskKind>);
 
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum TaskKind {
@@ -76,7 +76,7 @@ pub(crate) enum TaskKind {
 impl TaskError {
     /// The panic that ended the task.
     pub fn panic(&self) -> Option<&Panic> {
-        match &self.0 {
+        match &*self.0 {
             TaskKind::Panicked(panic) => Some(panic),
             _ => None,
         }
@@ -84,12 +84,12 @@ impl TaskError {
 
     /// Tells whether the worker died while it ran the task.
     pub fn is_death(&self) -> bool {
-        matches!(self.0, TaskKind::Died(_))
+        matches!(*self.0, TaskKind::Died(_))
     }
 
     /// How the worker ended that ran the task, if it died.
     pub fn exit_status(&self) -> Option<ExitStatus> {
-        match self.0 {
+        match *self.0 {
             TaskKind::Died(status) => status,
             _ => None,
         }
@@ -102,11 +102,18 @@ impl TaskError {
 
     /// Tells whether the task was never begun: the pool was terminated, or had no worker.
     pub fn is_not_run(&self) -> bool {
-        matches!(self.0, TaskKind::NotRun(_))
+        matches!(*self.0, TaskKind::NotRun(_))
     }
 
     pub(crate) fn not_run(reason: impl fmt::Display) -> Self {
         TaskKind::NotRun(reason.to_string()).into()
+    }
+}
+
+impl From<TaskKind> for TaskError {
+    fn from(kind: TaskKind) -> Self {
+        // Small, since there is room for one beside each value.
+        TaskError(Box::new(kind))
     }
 }
 
