@@ -1,0 +1,77 @@
+//! Each thing that the umbrella re-exports is there under its name and does something.
+
+use multiproc::{
+    Array, Connection, Fd, Lock, LockGuard, Pool, Process, Queue, Receiver, Sender, ShmBox,
+    StartMethod, Value, cpu_count, current_process, init_before_main, pipe,
+};
+
+init_before_main!();
+
+#[test]
+fn process() {
+    let builder = Process::builder().name("child").start_method(StartMethod::default());
+    let process: Process<String> =
+        builder.spawn(|()| current_process().name().to_string(), ()).unwrap();
+    assert_eq!(process.join().unwrap(), "child");
+    assert!(cpu_count() > 0);
+}
+
+#[test]
+fn pool() {
+    let pool = Pool::builder().workers(1).build().unwrap();
+    assert_eq!(pool.map(|x: i32| -x, [1, 2]).unwrap(), [-1, -2]);
+}
+
+#[test]
+fn pipes_and_queue() {
+    let (here, there): (Connection<i32>, Connection<i32>) = pipe().unwrap();
+    here.send(1).unwrap();
+    assert_eq!(there.recv().unwrap(), 1);
+    let (sender, receiver): (Sender<i32>, Receiver<i32>) = pipe::one_way().unwrap();
+    sender.send(2).unwrap();
+    assert_eq!(receiver.recv().unwrap(), 2);
+    let queue = Queue::bounded(1).unwrap();
+    queue.put(Fd::from(std::fs::File::open("/dev/null").unwrap())).unwrap();
+    assert!(queue.get().is_ok());
+}
+
+#[test]
+fn shared_memory_and_lock() {
+    let lock = Lock::new().unwrap();
+    let guard: LockGuard<'_> = lock.lock().unwrap();
+    drop(guard);
+    assert_eq!(Value::new(3u8).unwrap().get().unwrap(), 3);
+    assert_eq!(Array::from_slice(&[1u16, 2]).unwrap().to_vec().unwrap(), [1, 2]);
+    assert_eq!(ShmBox::from_slice(&[1u32, 2]).unwrap()[1], 2);
+}
+
+#[test]
+fn modules() {
+    fn is_error<E: std::error::Error + Send + Sync + 'static>() {}
+    is_error::<multiproc::process::Error>();
+    is_error::<multiproc::pool::Error>();
+    is_error::<multiproc::pool::TaskError>();
+    is_error::<multiproc::pool::MapError<u8>>();
+    is_error::<multiproc::channel::Error>();
+    is_error::<multiproc::channel::SendError<u8>>();
+    is_error::<multiproc::shm::Error>();
+    is_error::<multiproc::sync::LockError>();
+}
+
+#[test]
+fn handles_go_between_threads() {
+    fn is_send<T: Send>() {}
+    fn is_send_and_sync<T: Send + Sync>() {}
+    is_send_and_sync::<Process<u8>>();
+    is_send_and_sync::<Pool>();
+    is_send_and_sync::<Queue<u8>>();
+    is_send_and_sync::<Connection<u8>>();
+    is_send_and_sync::<Sender<u8>>();
+    is_send_and_sync::<Receiver<u8>>();
+    is_send_and_sync::<Lock>();
+    is_send_and_sync::<Value<u8>>();
+    is_send_and_sync::<Array<u8>>();
+    is_send_and_sync::<ShmBox<[u8]>>();
+    is_send::<multiproc::pool::TaskHandle<u8>>();
+    is_send::<multiproc::pool::MapHandle<u8>>();
+}
