@@ -219,6 +219,16 @@ impl<H: Header> Region<H> {
         unsafe { self.preamble.byte_add(HEADER_AT).cast().as_ref() }
     }
 
+    /// How many bytes there are. They may be more by now, if the region grows.
+    pub fn len(&self) -> usize {
+        self.preamble().len() as usize
+    }
+
+    /// Tells whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Waits for the lock of the bytes and takes it.
     ///
     /// # Errors

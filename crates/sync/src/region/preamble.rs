@@ -121,12 +121,12 @@ impl Preamble {
         if self.pid_namespace.load(Relaxed) != pid_namespace()? {
             return foreign("of another pid namespace, where thread ids mean others".to_owned());
         }
-        let extent = Extent {
-            at: self.bytes_at.load(Relaxed),
-            len: self.len.load(Relaxed),
-            growable: self.growable.load(Relaxed) != 0,
+        let len = usize::try_from(self.len.load(Relaxed)).unwrap_or(usize::MAX);
+        let extent = match self.growable.load(Relaxed) {
+            0 => Extent::fixed::<H>(len),
+            _ => Extent::growable::<H>(len),
         };
-        if extent.at < Extent::header_end::<H>() || extent.end().is_err() {
+        if extent.at != self.bytes_at.load(Relaxed) || extent.end().is_err() {
             return foreign("damaged".to_owned());
         }
         Ok(extent)

@@ -1,0 +1,70 @@
+use std::io;
+
+use multiproc_sync::{LockError, MemoryError};
+
+/// Why shared memory could not be made, or was not taken from a message.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_shm::Array;
+///
+/// let error = Array::<u64>::zeroed(usize::MAX).unwrap_err();
+/// assert!(error.is_too_long());
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct Error(#[from] Kind);
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Kind {
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    #[error(transparent)]
+    Lock(LockError),
+    #[error("cannot make shared memory: the length overflows")]
+    TooLong,
+    #[error("{0} wants to be aligned to more than 4096 bytes, which shared memory is not")]
+    Alignment(&'static str),
+    #[error("cannot use the shared memory: it does not hold {0}")]
+    Foreign(&'static str),
+}
+
+impl Error {
+    /// Tells whether more was asked for than an address space can hold.
+    pub fn is_too_long(&self) -> bool {
+        match &self.0 {
+            Kind::TooLong => true,
+            Kind::Memory(error) => error.is_too_long(),
+            _ => false,
+        }
+    }
+
+    /// Tells whether a message carried memory that does not hold what it should.
+    pub fn is_foreign(&self) -> bool {
+        match &self.0 {
+            Kind::Foreign(_) => true,
+            Kind::Memory(error) => error.is_foreign(),
+            _ => false,
+        }
+    }
+}
+
+impl From<MemoryError> for Error {
+    fn from(error: MemoryError) -> Self {
+        Error(error.into())
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match error.0 {
+            Kind::Memory(error) => return error.into(),
+            Kind::Lock(error) => return error.into(),
+            Kind::TooLong => io::ErrorKind::OutOfMemory,
+            Kind::Alignment(_) => io::ErrorKind::InvalidInput,
+            Kind::Foreign(_) => io::ErrorKind::InvalidData,
+        };
+        io::Error::new(kind, error)
+    }
+}
