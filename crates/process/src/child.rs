@@ -27,9 +27,9 @@ pub(crate) fn run_spawned(line: Endpoint) -> ! {
 }
 
 /// A child that the fork server forked off. Exit handlers are the fork server's, and not run.
-pub(crate) fn run_forked(line: OwnedFd) -> i32 {
+pub(crate) fn run_forked(line: Endpoint) -> i32 {
     let pidfd = PidFd::current().ok().map(|pidfd| SharedFd::from(OwnedFd::from(pidfd)));
-    run(Endpoint::from(line), pidfd)
+    run(line, pidfd)
 }
 
 fn run(line: Endpoint, pidfd: Option<SharedFd>) -> i32 {

@@ -1,28 +1,24 @@
 //! A clean copy of the program, with one thread, that forks off children.
 
-use std::collections::HashMap;
+mod serve;
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use multiproc_os::context;
 use multiproc_os::deadline::Deadline;
 use multiproc_os::exec::{Keep, exec_self};
-use multiproc_os::fork::{Forked, exit_now, fork_with};
-use multiproc_os::image;
-use multiproc_os::patience::Patience;
+use multiproc_os::fork::Forked;
 use multiproc_os::pidfd::PidFd;
 use multiproc_os::poll;
-use multiproc_os::reactor::Reactor;
 use multiproc_wire::{Endpoint, SharedFd, encode};
 use serde::{Deserialize, Serialize};
 
 use crate::boot::Snapshot;
-use crate::child;
 use crate::init::FORK_SERVER;
-use crate::report::Report;
+pub(crate) use serve::serve;
 
 /// The server of this process, if one was started.
 static SERVER: Mutex<Option<Arc<ForkServer>>> = Mutex::new(None);
@@ -170,114 +166,4 @@ const SIGKILL: i32 = 9;
 
 fn hello_deadline() -> Deadline {
     Deadline::after(Duration::from_secs(60))
-}
-
-/// The server's side. Ends when the parent has ended, or wants no more and no child is left.
-pub(crate) fn serve(control: Endpoint) -> ! {
-    let code = match Server::new(control).and_then(|mut server| server.run()) {
-        Ok(()) => 0,
-        // It has no standard error; whoever asks next finds it ended.
-        Err(_) => 1,
-    };
-    exit_now(code)
-}
-
-const CONTROL: u64 = 0;
-const PARENT: u64 = 1;
-const FIRST_CHILD: u64 = 2;
-
-struct Server {
-    control: Endpoint,
-    /// No more requests come.
-    closed: bool,
-    reactor: Reactor,
-    children: HashMap<u64, Child>,
-    next_child: u64,
-}
-
-struct Child {
-    pidfd: PidFd,
-    line: Endpoint,
-}
-
-impl Server {
-    fn new(control: Endpoint) -> io::Result<Self> {
-        // Ctrl-C is for the program and its children, which it reaches as well.
-        context::ignore_interrupt(true);
-        context::keep_ended_children();
-        // What every child, and every spawn, asks for is found out once.
-        image::identity()?;
-        std::mem::forget(context::hold_namespaces());
-        let Some(Greeting { parent }) = control.recv(Deadline::NEVER)? else {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        };
-        let reactor = Reactor::new()?;
-        reactor.add(&control, CONTROL)?;
-        reactor.add(&parent, PARENT)?;
-        // It is watched until the server ends.
-        std::mem::forget(parent);
-        control.send(&encode(&())?, Deadline::NEVER)?;
-        let next_child = FIRST_CHILD;
-        Ok(Server { control, closed: false, reactor, children: HashMap::new(), next_child })
-    }
-
-    fn run(&mut self) -> io::Result<()> {
-        let patience = Patience::new();
-        while !self.closed || !self.children.is_empty() {
-            let ready = |deadline| self.reactor.wait(deadline);
-            let tokens = patience.wait(
-                || ready(Deadline::now()).map(|tokens| (!tokens.is_empty()).then_some(tokens)),
-                || ready(Deadline::NEVER),
-            )?;
-            for token in tokens {
-                match token {
-                    CONTROL => self.take_requests()?,
-                    PARENT => return Ok(()),
-                    child => self.reap(child)?,
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn take_requests(&mut self) -> io::Result<()> {
-        loop {
-            match self.control.recv::<Request>(Deadline::now()) {
-                Ok(Some(request)) => self.fork(request.line)?,
-                Ok(None) => return Ok(()),
-                Err(error) if error.is_closed() => {
-                    self.closed = true;
-                    return self.reactor.remove(&self.control);
-                }
-                // There is nobody to answer to: the line that came with it, or for which there was no
-                // descriptor left, is closed.
-                Err(_) => {}
-            }
-        }
-    }
-
-    fn fork(&mut self, line: Endpoint) -> io::Result<()> {
-        match fork_with(line.as_fd(), child::run_forked) {
-            Ok(Forked { pidfd, .. }) => {
-                let token = self.next_child;
-                self.next_child += 1;
-                self.reactor.add(&pidfd, token)?;
-                self.children.insert(token, Child { pidfd, line });
-            }
-            Err(error) => {
-                let (number, reason) = (error.raw_os_error(), error.to_string());
-                child::report_if_room(&line, &Report::NotForked { number, reason });
-            }
-        }
-        Ok(())
-    }
-
-    fn reap(&mut self, token: u64) -> io::Result<()> {
-        let Some(child) = self.children.remove(&token) else { return Ok(()) };
-        self.reactor.remove(&child.pidfd)?;
-        if let Ok(Some(status)) = child.pidfd.reap() {
-            child::report_if_room(&child.line, &Report::Exited(status.into_raw()));
-        }
-        Ok(())
-    }
 }

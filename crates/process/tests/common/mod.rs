@@ -92,7 +92,7 @@ pub(crate) fn watchdog() {
 pub(crate) fn eventually(what: &str, condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed().as_secs() < 50, "{what} does not come about");
+        assert!(start.elapsed().as_secs() < 20, "{what} does not come about");
         std::thread::yield_now();
     }
 }

@@ -1,0 +1,118 @@
+//! Proves that nothing is left of processes whose handles were joined or dropped: no zombie, no
+//! child but the fork server, no descriptor, no thread.
+
+mod common;
+
+use std::io::{PipeReader, Read};
+use std::os::fd::{AsFd, OwnedFd};
+
+use common::{METHODS, children, wait_for_threads, wait_reaped};
+use multiproc_process::{Process, StartMethod};
+use multiproc_wire::Fd;
+
+fn main() {
+    common::init();
+    common::run(&[
+        ("nothing_is_left_of_two_hundred", nothing_is_left_of_two_hundred),
+        ("nothing_is_left_of_those_dropped_while_they_run", nothing_is_left_of_running_ones),
+        ("a_child_has_the_same_descriptors_whatever_its_siblings", same_descriptors),
+    ]);
+}
+
+/// The fork server's number.
+fn server() -> u32 {
+    let method = StartMethod::ForkServer;
+    let parent = |()| std::os::unix::process::parent_id();
+    Process::builder().start_method(method).spawn(parent, ()).unwrap().join().unwrap()
+}
+
+/// Runs a test, and checks that this process and its server have then what they had before.
+fn leaves_nothing(test: impl FnOnce()) {
+    let (own, server) = (std::process::id(), server());
+    let before = common::open_files(own);
+    // The server lets go of a child just after it has told of its end. Idle it has one socket, to its
+    // parent, and the parent's pidfd.
+    let idle = || {
+        let files = common::open_files(server);
+        ["socket:", "pidfd"].map(|kind| files.iter().filter(|file| file.contains(kind)).count())
+            == [1, 1]
+    };
+    common::eventually("an idle server", idle);
+    let of_server = common::open_files(server);
+    test();
+    wait_for_threads();
+    assert_eq!(common::open_files(own), before);
+    assert_eq!(children(own), [(server, false)]);
+    common::eventually("an idle server", idle);
+    assert_eq!(common::open_files(server).len(), of_server.len());
+    assert_eq!(children(server), []);
+}
+
+fn nothing_is_left_of_two_hundred() {
+    for method in METHODS {
+        leaves_nothing(|| {
+            let mut running = Vec::new();
+            let mut detached: Vec<OwnedFd> = Vec::new();
+            for number in 0..200 {
+                // A thread reaps those that were dropped while they ran; `Fork` waits it out.
+                if method == StartMethod::Fork {
+                    wait_for_threads();
+                }
+                let builder = Process::builder().start_method(method);
+                let process = builder.spawn(|number: u32| number * 2, number).unwrap();
+                if number % 2 == 0 {
+                    running.push((number, process));
+                } else {
+                    detached.push(process.as_fd().try_clone_to_owned().unwrap());
+                }
+            }
+            for (number, process) in running {
+                assert_eq!(process.join().unwrap(), number * 2);
+            }
+            detached.iter().for_each(wait_reaped);
+        });
+    }
+}
+
+fn nothing_is_left_of_running_ones() {
+    for method in [StartMethod::ForkServer, StartMethod::Spawn] {
+        leaves_nothing(|| {
+            let (gate, open) = std::io::pipe().unwrap();
+            let waits = |mut gate: Fd<PipeReader>| gate.read_to_end(&mut Vec::new()).unwrap();
+            let start = || {
+                let builder = Process::builder().start_method(method);
+                let process = builder.spawn(waits, gate.try_clone().unwrap().into()).unwrap();
+                process.as_fd().try_clone_to_owned().unwrap()
+            };
+            let detached: Vec<OwnedFd> = (0..20).map(|_| start()).collect();
+            drop(open);
+            detached.iter().for_each(wait_reaped);
+        });
+    }
+}
+
+fn same_descriptors() {
+    for method in [StartMethod::ForkServer, StartMethod::Spawn] {
+        let count = |()| common::open_files(std::process::id());
+        let builder = Process::builder().start_method(method);
+        let alone = builder.spawn(count, ()).unwrap().join().unwrap();
+        let (gate, open) = std::io::pipe().unwrap();
+        let waits = |mut gate: Fd<PipeReader>| gate.read_to_end(&mut Vec::new()).unwrap();
+        let mut siblings = Vec::new();
+        for _ in 0..10 {
+            let builder = Process::builder().start_method(method).daemon(true);
+            siblings.push(builder.spawn(waits, gate.try_clone().unwrap().into()).unwrap());
+        }
+        let builder = Process::builder().start_method(method);
+        let among = builder.spawn(count, ()).unwrap().join().unwrap();
+        assert_eq!(alone.len(), among.len(), "{alone:#?} alone, {among:#?} among siblings");
+        // An executed child inherits what its parent was given without the flag for close on exec.
+        if method == StartMethod::ForkServer {
+            assert_eq!(alone.len(), 4, "three streams and the line: {alone:#?}");
+        }
+        drop(open);
+        for sibling in siblings {
+            sibling.join().unwrap();
+        }
+    }
+}
