@@ -4,6 +4,8 @@
 //! short under a mapping. What a descriptor claims to be is checked before it is mapped.
 #![allow(unsafe_code)] // Maps a file as `&[u8]`, once nothing can change it any more.
 
+pub mod ticket;
+
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};

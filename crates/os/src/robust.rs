@@ -305,6 +305,19 @@ impl Thread {
     }
 }
 
+/// A number of this process that none has from which it was forked. Costs three loads.
+///
+/// # Errors
+///
+/// It is asked for for the first time, and there is no memory left.
+#[inline]
+pub fn generation() -> io::Result<u32> {
+    match generation::page().generation() {
+        0 => Ok(generation::begin()?.generation()),
+        generation => Ok(generation),
+    }
+}
+
 /// Tells whether the number is that of a living thread of this process.
 pub fn is_thread_of_this_process(id: u32) -> bool {
     let Ok(id) = i32::try_from(id) else { return false };

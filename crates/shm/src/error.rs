@@ -28,6 +28,17 @@ pub(crate) enum Kind {
     Alignment(&'static str),
     #[error("cannot use the shared memory: it does not hold {0}")]
     Foreign(&'static str),
+    #[error(
+        "cannot take the slice from its message: it was taken already, or its owner has not let go \
+         of it"
+    )]
+    NotOffered,
+    #[error("the slice belongs to the process that this one was forked from")]
+    Forked,
+    #[error("the parts are not one slice: {0}")]
+    Join(&'static str),
+    #[error("cannot {operation} shared memory: {source}")]
+    System { operation: &'static str, source: io::Error },
 }
 
 impl Error {
@@ -48,6 +59,18 @@ impl Error {
             _ => false,
         }
     }
+
+    /// Tells whether a slice in a message has another owner: the message was read twice, or its sender
+    /// has kept the slice.
+    pub fn is_taken(&self) -> bool {
+        matches!(self.0, Kind::NotOffered)
+    }
+}
+
+impl Kind {
+    pub(crate) fn system(operation: &'static str) -> impl FnOnce(io::Error) -> Kind {
+        move |source| Kind::System { operation, source }
+    }
 }
 
 impl From<MemoryError> for Error {
@@ -63,7 +86,10 @@ impl From<Error> for io::Error {
             Kind::Lock(error) => return error.into(),
             Kind::TooLong => io::ErrorKind::OutOfMemory,
             Kind::Alignment(_) => io::ErrorKind::InvalidInput,
-            Kind::Foreign(_) => io::ErrorKind::InvalidData,
+            Kind::Foreign(_) | Kind::NotOffered => io::ErrorKind::InvalidData,
+            Kind::Forked => io::ErrorKind::PermissionDenied,
+            Kind::Join(_) => io::ErrorKind::InvalidInput,
+            Kind::System { ref source, .. } => source.kind(),
         };
         io::Error::new(kind, error)
     }

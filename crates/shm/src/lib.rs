@@ -5,10 +5,13 @@ mod value;
 
 mod array;
 
+mod shm_box;
+
 mod elements;
 mod error;
 
 pub use array::{Array, ArrayGuard};
 pub use error::Error;
 pub use multiproc_sync::LockError;
+pub use shm_box::{JoinError, ShmBox};
 pub use value::{Value, ValueGuard};

@@ -43,7 +43,8 @@ impl Page {
     }
 }
 
-fn page() -> &'static Page {
+#[inline]
+pub(super) fn page() -> &'static Page {
     // SAFETY: it points to `ZERO`, or to a page that is never unmapped.
     unsafe { &*PAGE.load(Acquire) }
 }

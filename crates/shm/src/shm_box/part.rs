@@ -1,0 +1,243 @@
+#![allow(unsafe_code)] // Makes slices of a mapping, for the one owner of its range.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::mem::ManuallyDrop;
+use std::ops::Range;
+use std::ptr::NonNull;
+use std::slice;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::SystemTime;
+
+use multiproc_os::memory::{Mapping, Memory};
+use multiproc_os::robust;
+use multiproc_wire::SharedFd;
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::ticket::Ticket;
+use crate::error::Kind;
+
+/// A range of shared memory, not empty, that has one owner: this.
+///
+/// The ranges of all parts of one memory, in all processes, are disjoint.
+#[derive(Debug)]
+pub(super) struct Part {
+    memory: Memory<SharedFd>,
+    /// Tells memory from other memory.
+    id: u128,
+    /// In bytes from the memory's start.
+    range: Range<u64>,
+    /// Covers the range; perhaps shared with other parts.
+    mapped: Arc<Mapped>,
+    /// Dropped last: by then, nothing refers to the range.
+    ticket: Ticket,
+}
+
+/// A part of memory in the address space of one process, but not of its children.
+#[derive(Debug)]
+struct Mapped {
+    mapping: ManuallyDrop<Mapping>,
+    /// Where it starts in the memory.
+    at: u64,
+    generation: u32,
+}
+
+/// What a message says of a part, beside its descriptors.
+pub(super) type Place = (u128, u64, u64);
+
+impl Part {
+    /// Makes memory of `len` zero bytes, and the part that is all of it.
+    pub(super) fn create(len: u64) -> Result<Self, Kind> {
+        let memory = Memory::create("multiproc-box", len).map_err(Kind::system("make"))?;
+        let memory = Memory::from_fd(SharedFd::from(memory.into_fd()));
+        let memory = memory.map_err(Kind::system("make"))?;
+        let mapped = Mapped::new(&memory, 0..len)?;
+        Ok(Self::assemble(memory, new_id(), 0..len, mapped))
+    }
+
+    /// Takes a part that came in a message; `take` says whether it may.
+    pub(super) fn receive(
+        memory: SharedFd,
+        (id, start, end): Place,
+        take: impl FnOnce() -> std::io::Result<bool>,
+    ) -> Result<Self, Kind> {
+        let memory = Memory::from_fd(memory).map_err(Kind::system("use"))?;
+        if start >= end {
+            return Err(Kind::Foreign("such a slice"));
+        }
+        let mapped = Mapped::new(&memory, start..end)?;
+        // What can fail has been done.
+        if take().map_err(Kind::system("take"))? {
+            Ok(Self::assemble(memory, id, start..end, mapped))
+        } else {
+            Err(Kind::NotOffered)
+        }
+    }
+
+    fn assemble(
+        memory: Memory<SharedFd>,
+        id: u128,
+        range: Range<u64>,
+        mapped: Arc<Mapped>,
+    ) -> Self {
+        let ticket = Ticket::new(mapped.generation);
+        Part { memory, id, range, mapped, ticket }
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+
+    /// For a message.
+    pub(super) fn parcel(&self) -> Result<(&SharedFd, &Ticket, Place), Kind> {
+        if !self.mapped.is_here() {
+            return Err(Kind::Forked);
+        }
+        Ok((self.memory.fd(), &self.ticket, (self.id, self.range.start, self.range.end)))
+    }
+
+    /// Divides it; neither part is empty.
+    pub(super) fn split_at(self, len: u64) -> (Self, Self) {
+        let Part { memory, id, range, mapped, ticket } = self;
+        assert!(len > 0 && len < range.end - range.start, "one of the parts would be empty");
+        ticket.tear_up();
+        let middle = range.start + len;
+        (
+            Self::assemble(memory.clone(), id, range.start..middle, Arc::clone(&mapped)),
+            Self::assemble(memory, id, middle..range.end, mapped),
+        )
+    }
+
+    /// Tells whether `next` starts where this ends.
+    pub(super) fn is_followed_by(&self, next: &Part) -> Result<(), &'static str> {
+        if self.id != next.id {
+            Err("they are of different memory")
+        } else if self.range.end != next.range.start {
+            Err("they are not adjacent, or out of order")
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Finds a mapping that covers the parts, which follow each other, as one.
+    pub(super) fn map_joined(parts: &[&Part]) -> Result<Joint, Kind> {
+        let (Some(first), Some(last)) = (parts.first(), parts.last()) else {
+            return Err(Kind::Join("there are none"));
+        };
+        if parts.iter().any(|part| !part.mapped.is_here()) {
+            return Err(Kind::Forked);
+        }
+        let range = first.range.start..last.range.end;
+        let mapped = if parts.iter().all(|part| Arc::ptr_eq(&part.mapped, &first.mapped)) {
+            Arc::clone(&first.mapped)
+        } else {
+            Mapped::new(&first.memory, range.clone())?
+        };
+        Ok(Joint { range, mapped })
+    }
+
+    /// Makes one part of those for which the joint was found.
+    pub(super) fn join(parts: Vec<Part>, joint: Joint) -> Option<Part> {
+        let Joint { range, mapped } = joint;
+        let mut joined = None;
+        for Part { memory, id, ticket, .. } in parts {
+            ticket.tear_up();
+            joined.get_or_insert((memory, id));
+        }
+        joined.map(|(memory, id)| Self::assemble(memory, id, range, mapped))
+    }
+
+    /// Where the range is mapped.
+    ///
+    /// # Panics
+    ///
+    /// If this is a child of the owner.
+    #[inline]
+    fn start(&self) -> NonNull<u8> {
+        assert!(self.mapped.is_here(), "the slice belongs to the process that forked this one");
+        let offset = (self.range.start - self.mapped.at) as usize;
+        // SAFETY: the mapping covers the range, and is not at address zero.
+        unsafe { NonNull::new_unchecked(self.mapped.mapping.as_ptr().add(offset)) }
+    }
+}
+
+/// What [`Part::join`] makes of its parts.
+pub(super) struct Joint {
+    range: Range<u64>,
+    mapped: Arc<Mapped>,
+}
+
+/// The elements of a part, or of none.
+#[inline]
+pub(super) fn elements<T: FromBytes + IntoBytes>(part: Option<&Part>, len: usize) -> &[T] {
+    let start = start(part, len);
+    // SAFETY: `start` checks that so many are there, and aligned.
+    // 1. Any bytes are a `T`.
+    // 2. The part is the only owner of the range in any process, and borrowed: nobody writes to it.
+    unsafe { slice::from_raw_parts(start.as_ptr(), len) }
+}
+
+/// The elements of a part, or of none, to be changed.
+#[inline]
+pub(super) fn elements_mut<T: FromBytes + IntoBytes>(
+    part: Option<&mut Part>,
+    len: usize,
+) -> &mut [T] {
+    let start = start(part.as_deref(), len);
+    // SAFETY: as in `elements`, and the part is borrowed exclusively. All bytes of a `T` are bytes.
+    unsafe { slice::from_raw_parts_mut(start.as_ptr(), len) }
+}
+
+#[inline]
+fn start<T>(part: Option<&Part>, len: usize) -> NonNull<T> {
+    let start = part.map_or(NonNull::dangling(), |part| part.start().cast::<T>());
+    let there = part.map_or(0, Part::len);
+    assert!(len as u64 * size_of::<T>() as u64 <= there && start.is_aligned());
+    start
+}
+
+impl Mapped {
+    fn new(memory: &Memory<SharedFd>, range: Range<u64>) -> Result<Arc<Self>, Kind> {
+        let generation = robust::generation().map_err(Kind::system("map"))?;
+        let len = usize::try_from(range.end - range.start).map_err(|_| Kind::TooLong)?;
+        let mapping = memory.map(range.start, len).map_err(Kind::system("map"))?;
+        // A child would be a second owner.
+        mapping.keep_from_forks().map_err(Kind::system("map"))?;
+        let mapping = ManuallyDrop::new(mapping);
+        Ok(Arc::new(Mapped { mapping, at: range.start, generation }))
+    }
+
+    /// Tells whether this is the process that made it, and not a child.
+    #[inline]
+    fn is_here(&self) -> bool {
+        robust::generation().is_ok_and(|generation| generation == self.generation)
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // In a child, something else may be at the place by now.
+        if self.is_here() {
+            // SAFETY: it is not used after this.
+            unsafe { ManuallyDrop::drop(&mut self.mapping) };
+        }
+    }
+}
+
+/// A number that no other memory has: random, and of this process and moment.
+fn new_id() -> u128 {
+    static MADE: AtomicU64 = AtomicU64::new(0);
+
+    let half = || {
+        // A fork copies the random state.
+        let mut hasher = RandomState::new().build_hasher();
+        hasher.write_u32(std::process::id());
+        hasher.write_u64(MADE.fetch_add(1, Relaxed));
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        hasher.write_u128(now.as_nanos());
+        u128::from(hasher.finish())
+    };
+    half() << 64 | half()
+}
