@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use multiproc_os::deadline::Deadline;
 use multiproc_os::patience::Patience;
-use multiproc_os::pidfd::PidFd;
+use multiproc_os::pidfd::{ExitInfo, PidFd};
 use multiproc_os::poll;
 use multiproc_wire::{Endpoint, Reader};
 use serde::Serialize;
@@ -46,6 +46,8 @@ pub struct Process<R = ()> {
     /// No report comes any more.
     line_closed: bool,
     ended: bool,
+    /// Set once it has ended and whoever has adopted it is to reap it: no longer than until then.
+    orphaned: Option<Deadline>,
     /// `None` if it has not ended, or nobody knows how.
     status: Option<ExitStatus>,
     outcome: Option<Result<R, Error>>,
@@ -53,8 +55,9 @@ pub struct Process<R = ()> {
     returns: PhantomData<fn() -> R>,
 }
 
-/// How long the status of an orphan is waited for, once it has ended.
-const ADOPTION: Duration = Duration::from_secs(1);
+/// How long an orphan's status is waited for once it has ended. Whoever has adopted it reaps it at
+/// once, as a rule; some that run as process 1 look around every few seconds only.
+const ADOPTION: Duration = Duration::from_secs(5);
 
 /// The process behind the handle.
 #[derive(Debug)]
@@ -144,6 +147,7 @@ impl<R> Process<R> {
             patience: Patience::new(),
             line_closed: false,
             ended: false,
+            orphaned: None,
             status: None,
             outcome: None,
             taken: false,
@@ -256,7 +260,12 @@ impl<R: DeserializeOwned> Process<R> {
     ///
     /// The system refused to tell.
     pub fn exit_status(&mut self) -> Result<Option<ExitStatus>, Error> {
-        self.wait(Deadline::now())?;
+        if self.wait(Deadline::now())? && self.status.is_none() {
+            // Its adopter may have reaped it since.
+            if let ExitInfo::Known(status) = self.child.pidfd.exit_info() {
+                self.status = Some(status);
+            }
+        }
         Ok(self.status)
     }
 
@@ -274,8 +283,17 @@ impl<R: DeserializeOwned> Process<R> {
 
     fn sleep(&mut self, deadline: Deadline) -> io::Result<bool> {
         loop {
-            let dead = !self.line_closed;
-            let line = dead.then(|| self.child.line.as_fd());
+            if let Some(until) = self.orphaned {
+                let reaped = poll::hung_up(&self.child.pidfd, deadline.min(until))?;
+                if self.look()? {
+                    return Ok(true);
+                }
+                if !reaped && deadline.has_passed() {
+                    return Ok(false);
+                }
+                continue;
+            }
+            let line = (!self.line_closed).then(|| self.child.line.as_fd());
             let pidfd = self.child.pidfd.as_fd();
             // Once the process has ended, its own pidfd would wake this loop for ever.
             let process = if self.child.pidfd.wait_end(Deadline::now())? {
@@ -311,7 +329,9 @@ impl<R: DeserializeOwned> Process<R> {
                 Ok(status) => self.status = status,
                 // Someone else has reaped it, or `SIGCHLD` is ignored.
                 Err(_) if self.child.pidfd.wait_end(Deadline::now())? => {
-                    self.status = self.child.pidfd.exit_info(Deadline::now());
+                    if let ExitInfo::Known(status) = self.child.pidfd.exit_info() {
+                        self.status = Some(status);
+                    }
                 }
                 Err(error) => return Err(error),
             },
@@ -324,9 +344,8 @@ impl<R: DeserializeOwned> Process<R> {
                     return Ok(false);
                 }
                 self.read_line();
-                if !self.ended {
-                    // Whoever has adopted it reaps it any moment now.
-                    self.status = self.child.pidfd.exit_info(Deadline::after(ADOPTION));
+                if !self.ended && !self.look_at_orphan() {
+                    return Ok(false);
                 }
             }
         }
@@ -334,6 +353,25 @@ impl<R: DeserializeOwned> Process<R> {
         self.read_line();
         self.ended = true;
         Ok(true)
+    }
+
+    /// Takes in how a process ended that the server cannot tell of any more. Returns `false` if that
+    /// will be known soon.
+    fn look_at_orphan(&mut self) -> bool {
+        // This process may be the one that has adopted it: as process 1, or by its own wish.
+        if let Ok(Some(status)) = self.child.pidfd.reap() {
+            self.status = Some(status);
+            return true;
+        }
+        match self.child.pidfd.exit_info() {
+            ExitInfo::Known(status) => self.status = Some(status),
+            ExitInfo::NotReaped if self.outcome.is_none() => {
+                let until = self.orphaned.get_or_insert_with(|| Deadline::after(ADOPTION));
+                return until.has_passed();
+            }
+            ExitInfo::NotReaped | ExitInfo::Unknown => {}
+        }
+        true
     }
 
     /// Reads the reports that are there.
@@ -414,7 +452,12 @@ impl<R> AsFd for Process<R> {
 
 impl<R> Drop for Process<R> {
     fn drop(&mut self) {
-        if let (false, Reaped::Here) = (self.ended, &self.child.reaped) {
+        let ours = match &self.child.reaped {
+            Reaped::Here => true,
+            // It is a child of this process only if this process has adopted it.
+            Reaped::ByServer(server) => server.has_ended(),
+        };
+        if ours && !self.ended {
             reap_later(self.child.pidfd.as_fd());
         }
     }
