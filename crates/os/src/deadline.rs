@@ -36,6 +36,14 @@ impl Deadline {
         Deadline(clock().checked_add(duration).filter(|time| i64::try_from(time.as_secs()).is_ok()))
     }
 
+    /// Gives the one that passes first.
+    pub fn min(self, other: Self) -> Self {
+        match (self.0, other.0) {
+            (Some(this), Some(that)) => Deadline(Some(this.min(that))),
+            (this, that) => Deadline(this.or(that)),
+        }
+    }
+
     /// Tells whether the deadline never passes.
     pub fn is_never(self) -> bool {
         self.0.is_none()

@@ -12,8 +12,10 @@ use rustix::process::{
 };
 
 use crate::deadline::Deadline;
-use crate::pidfd_info::{self, ExitInfo};
+use crate::pidfd_info;
 use crate::poll;
+
+pub use crate::pidfd_info::ExitInfo;
 
 /// A descriptor of a process, readable once the process has ended.
 #[derive(Debug)]
@@ -66,18 +68,9 @@ impl PidFd {
     }
 
     /// Asks the kernel how the process ended: Linux 6.15 and later know it once it was reaped, whoever
-    /// reaped it. `None` if that is not known, or it was not reaped until the deadline.
-    pub fn exit_info(&self, deadline: Deadline) -> Option<ExitStatus> {
-        match pidfd_info::exit_status(self.0.as_fd())? {
-            ExitInfo::Known(status) => Some(status),
-            ExitInfo::NotReaped => match poll::hung_up(self.0.as_fd(), deadline) {
-                Ok(true) => match pidfd_info::exit_status(self.0.as_fd())? {
-                    ExitInfo::Known(status) => Some(status),
-                    ExitInfo::NotReaped => None,
-                },
-                _ => None,
-            },
-        }
+    /// reaped it.
+    pub fn exit_info(&self) -> ExitInfo {
+        pidfd_info::exit_info(self.0.as_fd())
     }
 }
 

@@ -26,25 +26,25 @@ const PIDFD_GET_INFO: libc::Ioctl =
     ((3u64 << 30) | ((size_of::<PidfdInfo>() as u64) << 16) | (0xff << 8) | 11) as libc::Ioctl;
 
 /// What the kernel says of the end of a process.
-pub(crate) enum ExitInfo {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitInfo {
     /// It has ended and was reaped.
     Known(ExitStatus),
-    /// It was not reaped yet; or the kernel is Linux 6.13 or 6.14.
+    /// It was not reaped yet. Linux 6.13 and 6.14 never say more.
     NotReaped,
+    /// The kernel keeps no status.
+    Unknown,
 }
 
-/// How a process has ended. `None` on kernels that do not keep it.
-pub(crate) fn exit_status(pidfd: BorrowedFd<'_>) -> Option<ExitInfo> {
+pub(crate) fn exit_info(pidfd: BorrowedFd<'_>) -> ExitInfo {
     let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..Default::default() };
     // SAFETY: the request writes at most the size that it encodes, which is that of `info`.
     let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) };
-    if result != 0 {
-        return None;
+    match (result, info.mask & PIDFD_INFO_EXIT) {
+        (0, 0) => ExitInfo::NotReaped,
+        (0, _) => ExitInfo::Known(ExitStatus::from_raw(info.exit_code)),
+        _ => ExitInfo::Unknown,
     }
-    Some(match info.mask & PIDFD_INFO_EXIT {
-        0 => ExitInfo::NotReaped,
-        _ => ExitInfo::Known(ExitStatus::from_raw(info.exit_code)),
-    })
 }
 
 const _: () = assert!(size_of::<PidfdInfo>() == 64);
