@@ -121,6 +121,9 @@ impl<F: AsFd> Endpoint<F> {
         if let Some(result) = receive(Wait::Try)? {
             return Ok(Some(result));
         }
+        if deadline.has_passed() {
+            return Ok(None);
+        }
         let receive = std::cell::RefCell::new(receive);
         self.patience.wait(
             || Ok(receive.borrow_mut()(Wait::Try)?.map(Some)),
