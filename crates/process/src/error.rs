@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 /// assert_eq!(error.exit_code(), Some(3));
 /// # Ok::<(), multiproc_process::Error>(())
 /// ```
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[error(transparent)]
 pub struct Error(#[from] Box<Kind>);
 
@@ -67,6 +67,13 @@ pub(crate) enum Kind {
     Taken { name: String },
     #[error("cannot {operation} process {name}: {source}")]
     Io { operation: &'static str, name: String, source: io::Error },
+}
+
+/// The text, which is what one wants to see of an error that was unwrapped; not the backtrace.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Error({self})")
+    }
 }
 
 impl From<Kind> for Error {
@@ -138,7 +145,7 @@ impl From<Error> for io::Error {
 /// assert!(panic.location().is_some_and(|location| location.contains(".rs:")));
 /// # Ok::<(), multiproc_process::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Panic {
     pub(crate) message: String,
     pub(crate) location: Option<String>,
@@ -168,6 +175,15 @@ impl fmt::Display for Panic {
             Some(location) => write!(f, "{}, at {location}", self.message),
             None => f.write_str(&self.message),
         }
+    }
+}
+
+impl fmt::Debug for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Panic")
+            .field("message", &self.message)
+            .field("location", &self.location)
+            .finish_non_exhaustive()
     }
 }
 

@@ -5,9 +5,7 @@ use std::cell::Cell;
 use multiproc_os::context::occupy_standard_streams;
 use multiproc_os::fork::{Forked, flush_streams};
 use multiproc_os::lifeline;
-use multiproc_wire::Endpoint;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use multiproc_wire::{Endpoint, Message};
 use std::os::fd::OwnedFd;
 
 use crate::builder::Settings;
@@ -16,10 +14,13 @@ use crate::current::{self, Identity};
 use crate::error::{Error, Kind};
 use crate::process::{Child, Process, Reaped};
 
-pub(crate) fn fork<R: Serialize + DeserializeOwned>(
+/// Copies this process. The copy runs `body`, which gives what is to be sent home; it is sent the
+/// argument, if there is one, over the line.
+pub(crate) fn fork<R>(
     settings: Settings,
     identity: Identity,
-    function: impl FnOnce() -> R,
+    argument: Option<Message>,
+    body: impl FnOnce(&'static Endpoint) -> Message,
 ) -> Result<Process<R>, Error> {
     let start = || -> std::io::Result<Child> {
         let _occupied = occupy_standard_streams()?;
@@ -30,14 +31,16 @@ pub(crate) fn fork<R: Serialize + DeserializeOwned>(
         };
         // What is buffered here would be written by the copy as well.
         flush_streams();
-        let line = Cell::new(Some(line));
-        let forked = multiproc_os::fork::fork(|| {
-            drop(line.take());
-            run(theirs, identity, lifeline, function)
+        // What is the parent's alone: the copy drops it, and with it the descriptors.
+        let ours = Cell::new(Some((line, argument)));
+        let Forked { pid, pidfd } = multiproc_os::fork::fork(|| {
+            drop(ours.take());
+            run(theirs, identity, lifeline, body)
         })?;
-        let Forked { pid, pidfd } = forked;
-        let line = line.take().ok_or(std::io::ErrorKind::NotConnected)?;
-        Ok(Child { pid, pidfd, line, said_hello: true, reaped: Reaped::Here })
+        let (line, argument) = ours.take().ok_or(std::io::ErrorKind::NotConnected)?;
+        let child = Child { pid, pidfd, line, said_hello: true, reaped: Reaped::Here };
+        child.tell(argument.as_slice())?;
+        Ok(child)
     };
     match start() {
         Ok(child) => Ok(Process::new(settings.name, child)),
@@ -46,11 +49,11 @@ pub(crate) fn fork<R: Serialize + DeserializeOwned>(
 }
 
 /// In the copy.
-fn run<R: Serialize>(
+fn run(
     line: Endpoint,
     identity: Identity,
     end: Option<OwnedFd>,
-    function: impl FnOnce() -> R,
+    body: impl FnOnce(&'static Endpoint) -> Message,
 ) -> i32 {
     lifeline::let_go();
     current::set_identity(identity);
@@ -63,7 +66,7 @@ fn run<R: Serialize>(
         return 1;
     }
     child::watch_panics(line);
-    let message = child::outcome(function);
+    let message = body(line);
     child::finish(line, &message);
     0
 }

@@ -10,11 +10,12 @@ use multiproc_os::deadline::Deadline;
 use multiproc_os::patience::Patience;
 use multiproc_os::pidfd::{ExitInfo, PidFd};
 use multiproc_os::poll;
-use multiproc_wire::{Endpoint, Reader};
+use multiproc_wire::{Endpoint, Message, Reader};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::builder::Builder;
+use crate::child;
 use crate::error::{Error, Kind};
 use crate::fork;
 use crate::fork_server::ForkServer;
@@ -78,6 +79,22 @@ pub(crate) enum Reaped {
     ByServer(Arc<ForkServer>),
 }
 
+impl Child {
+    /// Sends it what it needs to know. If that cannot be sent, the process is ended.
+    pub(crate) fn tell<'a>(
+        &self,
+        messages: impl IntoIterator<Item = &'a Message>,
+    ) -> io::Result<()> {
+        spawn::tell(&self.line, messages).inspect_err(|_| {
+            let _ended = self.pidfd.send_signal(SIGKILL);
+            reap_later(self.pidfd.as_fd());
+        })
+    }
+}
+
+const SIGTERM: i32 = 15;
+const SIGKILL: i32 = 9;
+
 impl Process<()> {
     /// Runs `function` with `argument` in a new process.
     ///
@@ -135,7 +152,7 @@ impl Process<()> {
     {
         let settings = Self::builder().start_method(StartMethod::Fork).into_settings();
         let identity = spawn::check(&settings)?;
-        fork::fork(settings, identity, function)
+        fork::fork(settings, identity, None, |_| child::outcome(function))
     }
 }
 
@@ -176,7 +193,6 @@ impl<R> Process<R> {
     ///
     /// It runs as another user by now.
     pub fn terminate(&self) -> Result<(), Error> {
-        const SIGTERM: i32 = 15;
         self.send_signal("terminate", SIGTERM)
     }
 
@@ -186,7 +202,6 @@ impl<R> Process<R> {
     ///
     /// It runs as another user by now.
     pub fn kill(&self) -> Result<(), Error> {
-        const SIGKILL: i32 = 9;
         self.send_signal("kill", SIGKILL)
     }
 

@@ -25,15 +25,12 @@ use crate::fork;
 use crate::fork_server::ForkServer;
 use crate::init::{self, SPAWNED};
 use crate::process::{Child, Process, Reaped};
-use crate::reaper::reap_later;
 use crate::report::Report;
 use crate::start_method::StartMethod;
 
 /// So many processes may have started each other: a program that starts itself without end is
 /// stopped before the machine is.
 const DEEPEST: u32 = 100;
-
-const SIGKILL: i32 = 9;
 
 pub(crate) fn spawn<A, R>(
     settings: Settings,
@@ -46,9 +43,6 @@ where
 {
     let name = &settings.name;
     let identity = check(&settings)?;
-    if settings.start_method == StartMethod::Fork {
-        return fork::fork(settings, identity, move || function(argument));
-    }
     let _occupied =
         occupy_standard_streams().map_err(|source| Kind::Start { name: name.clone(), source })?;
     let entry = ChildEntry::new(function, child::call::<A, R>)
@@ -57,6 +51,11 @@ where
         .map_err(|rejected| Kind::Argument { name: name.clone(), source: rejected.error })?
         .into_message();
     let started = match settings.start_method {
+        StartMethod::Fork => {
+            return fork::fork(settings, identity, Some(argument), |line| {
+                child::call(function, line)
+            });
+        }
         StartMethod::Spawn => start_executed(identity, entry, &argument),
         _ => start_forked(identity, entry, &argument),
     };
@@ -86,14 +85,8 @@ fn start_executed(identity: Identity, entry: ChildEntry, argument: &Message) -> 
         exec_self(SPAWNED, theirs.as_fd().try_clone_to_owned()?, Keep::Usual)?;
     drop(theirs);
     let child = Child { pid, pidfd, line, said_hello: false, reaped: Reaped::Here };
-    match tell(&child.line, [&boot, argument]) {
-        Ok(()) => Ok(child),
-        Err(error) => {
-            child.pidfd.send_signal(SIGKILL)?;
-            reap_later(child.pidfd.as_fd());
-            Err(error)
-        }
-    }
+    child.tell([&boot, argument])?;
+    Ok(child)
 }
 
 fn start_forked(identity: Identity, entry: ChildEntry, argument: &Message) -> io::Result<Child> {
@@ -130,8 +123,11 @@ fn start_forked(identity: Identity, entry: ChildEntry, argument: &Message) -> io
     Err(failure)
 }
 
-/// Sends the child what it needs to know. One that is gone already is found out by its end.
-fn tell(line: &Endpoint, messages: [&Message; 2]) -> io::Result<()> {
+/// Sends a child what it needs to know. One that is gone already is found out by its end.
+pub(crate) fn tell<'a>(
+    line: &Endpoint,
+    messages: impl IntoIterator<Item = &'a Message>,
+) -> io::Result<()> {
     for message in messages {
         match line.send(message, Deadline::NEVER) {
             Ok(_) => {}
