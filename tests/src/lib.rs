@@ -16,5 +16,7 @@ pub fn tell(parts: &[(&str, fn())]) {
         part();
         println!("test {name} ... ok");
     }
-    println!("\ntest result: ok. {count} passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n");
+    println!(
+        "\ntest result: ok. {count} passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n"
+    );
 }

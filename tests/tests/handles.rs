@@ -107,7 +107,7 @@ fn use_all(mut handles: Handles) -> Handles {
     handles.memory.fill(6);
     writeln!(handles.file, "written").unwrap();
     handles.stream.write_all(b"sent").unwrap();
-    handles.more[1].as_ref().unwrap().update(|value| value + 10).unwrap();
+    handles.more[1].as_ref().unwrap().update(|value| *value += 10).unwrap();
     handles
 }
 
