@@ -4,11 +4,11 @@
 mod common;
 
 use std::io::{PipeReader, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
-use common::{METHODS, children, hang, wait_for_threads, wait_reaped};
+use common::{METHODS, children, hang, kill_server, wait_for_threads, wait_reaped};
 use multiproc_os::deadline::Deadline;
 use multiproc_os::pidfd::PidFd;
 use multiproc_os::poll;
@@ -96,15 +96,6 @@ fn daemons_die_with_an_exiting_parent() {
 
 fn daemons_die_without_a_server() {
     die_with_a_parent(End::KillServerFirst);
-}
-
-/// Kills this process's fork server, and gives its pidfd.
-fn kill_server() -> OwnedFd {
-    let process = Process::spawn(|()| std::os::unix::process::parent_id(), ()).unwrap();
-    let server = PidFd::open(process.join().unwrap()).unwrap();
-    server.send_signal(9).unwrap();
-    assert!(server.wait_end(Deadline::NEVER).unwrap());
-    server.into()
 }
 
 fn spawn_after_the_server_was_killed() {

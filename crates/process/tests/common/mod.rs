@@ -7,8 +7,9 @@ use std::panic;
 use std::time::Instant;
 
 use multiproc_os::deadline::Deadline;
+use multiproc_os::pidfd::PidFd;
 use multiproc_os::poll;
-use multiproc_process::StartMethod;
+use multiproc_process::{Process, StartMethod};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 pub(crate) const METHODS: [StartMethod; 3] =
@@ -161,6 +162,15 @@ pub(crate) fn children(parent: u32) -> Vec<(u32, bool)> {
         }
     }
     children
+}
+
+/// Kills this process's fork server, and gives its pidfd.
+pub(crate) fn kill_server() -> OwnedFd {
+    let process = Process::spawn(|()| std::os::unix::process::parent_id(), ()).unwrap();
+    let server = PidFd::open(process.join().unwrap()).unwrap();
+    server.send_signal(9).unwrap();
+    assert!(server.wait_end(Deadline::NEVER).unwrap());
+    server.into()
 }
 
 /// Never returns, and uses no processor.
