@@ -272,7 +272,11 @@ fn verify(fd: BorrowedFd<'_>, wanted: SealFlags) -> io::Result<()> {
     if fstatfs(fd)?.f_type as i64 != TMPFS_MAGIC {
         return Err(invalid("the descriptor is not shared memory".to_owned()));
     }
-    let seals = fcntl_get_seals(fd)?;
+    let seals = match fcntl_get_seals(fd) {
+        // A device or a pipe of that file system.
+        Err(Errno::INVAL) => SealFlags::empty(),
+        seals => seals?,
+    };
     if !seals.contains(wanted) {
         let missing = wanted.difference(seals);
         return Err(invalid(format!("the memory is not sealed: {missing:?} is missing")));
@@ -319,8 +323,11 @@ mod tests {
 
         let (pipe, _writer) = io::pipe().unwrap();
         assert!(SealedBytes::open(pipe.into(), 1).is_err());
-        let file = File::open("/proc/self/exe").unwrap();
-        assert!(SealedBytes::open(file.into(), u64::MAX).is_err());
+        for path in ["/proc/self/exe", "/dev/zero", "/dev"] {
+            let file = File::open(path).unwrap();
+            let error = SealedBytes::open(file.into(), u64::MAX).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{path}: {error}");
+        }
     }
 
     #[test]
