@@ -41,11 +41,12 @@ impl Patience {
     ) -> Result<T, E> {
         match attempt()? {
             Some(value) => Ok(value),
-            None => self.wait_longer(attempt, sleep),
+            None => self.wait_on(attempt, sleep),
         }
     }
 
-    fn wait_longer<T, E>(
+    /// Waits as [`wait`](Patience::wait) does, for a caller that has just tried.
+    pub fn wait_on<T, E>(
         &self,
         mut attempt: impl FnMut() -> Result<Option<T>, E>,
         sleep: impl FnOnce() -> Result<T, E>,

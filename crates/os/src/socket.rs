@@ -56,10 +56,7 @@ pub fn send(
     fds: &[BorrowedFd<'_>],
     wait: Wait,
 ) -> io::Result<()> {
-    let flags = match wait {
-        Wait::Block => SendFlags::NOSIGNAL,
-        Wait::Try => SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
-    };
+    let flags = send_flags(wait);
     let mut space = [MaybeUninit::<u8>::uninit(); CONTROL_SPACE];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
@@ -71,6 +68,20 @@ pub fn send(
     let socket = socket.as_fd();
     retry_on_intr(|| rustix::net::sendmsg(socket, parts, &mut control, flags))?;
     Ok(())
+}
+
+/// Sends one packet that has no descriptors, as [`send`] does.
+pub fn send_bytes(socket: impl AsFd, packet: &[u8], wait: Wait) -> io::Result<()> {
+    let socket = socket.as_fd();
+    retry_on_intr(|| rustix::net::send(socket, packet, send_flags(wait)))?;
+    Ok(())
+}
+
+fn send_flags(wait: Wait) -> SendFlags {
+    match wait {
+        Wait::Block => SendFlags::NOSIGNAL,
+        Wait::Try => SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+    }
 }
 
 /// Receives one packet into `buffer`. `None` means that the other end is closed.

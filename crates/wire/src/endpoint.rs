@@ -125,7 +125,7 @@ impl<F: AsFd> Endpoint<F> {
             return Ok(None);
         }
         let receive = std::cell::RefCell::new(receive);
-        self.patience.wait(
+        self.patience.wait_on(
             || Ok(receive.borrow_mut()(Wait::Try)?.map(Some)),
             || loop {
                 if deadline.is_never() {

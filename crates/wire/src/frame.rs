@@ -14,6 +14,8 @@ use crate::message::Reader;
 pub const INLINE_MAX: usize = 64 << 10;
 
 const HEADER: usize = 16;
+/// The longest packet that is copied together.
+const SHORT: usize = 512;
 const MARK: u8 = 0x6d;
 const IN_MEMORY: u8 = 1;
 const BY_COURIER: u8 = 2;
@@ -82,7 +84,12 @@ fn send_packet(
         socket::send(socket, &parts, attached, wait)
     };
     if fds.is_empty() && memory.is_none() {
-        return send(&header, &[]);
+        // Copying a short packet together costs less than having the kernel gather it.
+        let mut packet = [0; SHORT];
+        return match join(&mut packet, [&header.encode(), inline[0], inline[1]]) {
+            Some(packet) => socket::send_bytes(socket, packet, wait),
+            None => send(&header, &[]),
+        };
     }
     let courier;
     let mut attached: Vec<BorrowedFd<'_>> = memory.into_iter().collect();
@@ -94,6 +101,16 @@ fn send_packet(
         attached.push(courier.as_fd());
     }
     send(&header, &attached)
+}
+
+/// Copies the parts into the room, one after the other. `None` if they do not fit.
+fn join<'a>(room: &'a mut [u8], parts: [&[u8]; 3]) -> Option<&'a [u8]> {
+    let mut len = 0;
+    for part in parts {
+        room.get_mut(len..len + part.len())?.copy_from_slice(part);
+        len += part.len();
+    }
+    Some(&room[..len])
 }
 
 /// Puts the descriptors into a private socket and gives the end from which they are taken.
