@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, MutexGuard};
 
 use multiproc_os::deadline::Deadline;
@@ -13,13 +14,13 @@ use crate::state::{Shared, State, Worker};
 
 const WAKER: u64 = 0;
 
-/// So many workers in a row may die without having run a task, before no more are started.
+/// So many workers in a row may die before they are ready for a task, before no more are started.
 const FUTILE: u32 = 10;
 
 pub(crate) struct Dispatcher {
     shared: Arc<Shared>,
     reactor: Reactor,
-    /// How many workers have died since one last ran a task.
+    /// How many workers have died since one was last ready for a task.
     futile: u32,
 }
 
@@ -41,11 +42,15 @@ impl Dispatcher {
 
     /// Runs until the pool has ended.
     pub(crate) fn run(mut self) {
-        if let Err(error) = self.watch() {
-            let mut state = self.shared.lock();
-            state.terminated = true;
-            self.end(&mut state, &TaskError::not_run(format!("the pool failed: {error}")));
-        }
+        // Whatever happens here, nobody waits for a result that cannot come.
+        let failure = match catch_unwind(AssertUnwindSafe(|| self.watch())) {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => format!("the pool failed: {error}"),
+            Err(_) => "the pool's thread panicked".into(),
+        };
+        let mut state = self.shared.lock();
+        state.terminated = true;
+        self.end(&mut state, &TaskError::not_run(failure));
     }
 
     fn watch(&mut self) -> io::Result<()> {
@@ -102,10 +107,10 @@ impl Dispatcher {
 
     /// Takes leave of a worker that has ended.
     fn bury(&mut self, state: &mut MutexGuard<'_, State>, id: u64) -> io::Result<()> {
-        let Some(worker) = state.workers.remove(&id) else { return Ok(()) };
+        let Some(mut worker) = state.workers.remove(&id) else { return Ok(()) };
         self.forget(&worker)?;
-        let (left, ran) = worker.bury();
-        self.futile = if ran { 0 } else { self.futile + 1 };
+        let left = worker.bury();
+        self.futile = if worker.was_ready() { 0 } else { self.futile + 1 };
         if let Some(work) = left {
             state.waiting.push_front(work);
         }

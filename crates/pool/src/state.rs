@@ -44,6 +44,8 @@ pub(crate) struct Worker {
     pub(crate) process: Process<Result<(), String>>,
     pub(crate) line: Endpoint,
     outbox: Array<u8>,
+    /// It has said that it is there.
+    ready: bool,
     /// What it was given and has not reported yet.
     running: Option<Work>,
     chunk: usize,
@@ -90,7 +92,8 @@ impl State {
             .spawn(worker::run, Place { line: theirs, outbox: outbox.clone() })
             .map_err(Kind::Start)?;
         self.next_worker += 1;
-        self.workers.insert(id, Worker { process, line, outbox, running: None, chunk: 0 });
+        self.workers
+            .insert(id, Worker { process, line, outbox, ready: false, running: None, chunk: 0 });
         Ok(id)
     }
 
@@ -173,6 +176,7 @@ impl Worker {
     }
 
     fn note(&mut self, report: &Report, outcomes: Message) {
+        self.ready = true;
         self.collect(report.first, report.count, outcomes);
         if let (Some(nanos), Some(work)) = (report.done, &self.running) {
             work.job.learn(self.chunk, nanos);
@@ -191,29 +195,31 @@ impl Worker {
         work.tasks.start += count;
     }
 
+    /// Whether it ever got to where it runs tasks.
+    pub(crate) fn was_ready(&self) -> bool {
+        self.ready
+    }
+
     /// After its end: passes on what it had finished, fails the task that it ran, and gives those that
     /// it had not begun.
-    pub(crate) fn bury(mut self) -> (Option<Work>, bool) {
+    pub(crate) fn bury(&mut self) -> Option<Work> {
         self.read_line();
         if let Some((first, count, outcomes)) = outbox::take(&self.outbox) {
             self.collect(first, count, outcomes);
         }
-        let ran = self.running.is_some();
-        let ended = self.process.join();
-        let Some(mut work) = self.running.filter(|work| !work.tasks.is_empty()) else {
-            return (None, ran);
-        };
+        let ended = self.process.join_timeout(Duration::MAX);
+        let mut work = self.running.take().filter(|work| !work.tasks.is_empty())?;
         let error = match ended {
             Err(error) => match error.panic() {
                 Some(panic) => TaskKind::Panicked(panic.clone()),
                 None => TaskKind::Died(error.exit_status()),
             },
-            Ok(Err(reason)) => TaskKind::Failed(reason),
-            Ok(Ok(())) => TaskKind::Died(None),
+            Ok(Some(Err(reason))) => TaskKind::Failed(reason),
+            Ok(_) => TaskKind::Died(None),
         };
         work.put(work.tasks.start, 1, Content::Failed(error.into()));
         work.tasks.start += 1;
-        ((!work.tasks.is_empty()).then_some(work), ran)
+        (!work.tasks.is_empty()).then_some(work)
     }
 
     /// After it was killed: passes on what it had finished and fails the rest.

@@ -29,7 +29,8 @@ pub(crate) struct Assignment {
     pub(crate) count: u32,
 }
 
-/// From the worker: the results of these tasks. The framed outcomes follow.
+/// From the worker: the results of these tasks. The framed outcomes follow. With no tasks at all: it
+/// is there.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) first: u32,
@@ -53,6 +54,7 @@ pub(crate) struct Chunk {
 pub(crate) fn run(place: Place) -> Result<(), String> {
     be_quiet();
     let place: &'static Place = Box::leak(Box::new(place));
+    Results { place, single: true, first: 0, count: 0, message: Message::new() }.send(None);
     loop {
         let received = place.line.recv_with(Deadline::NEVER, |mut reader| {
             let assignment: Assignment = reader.read()?;

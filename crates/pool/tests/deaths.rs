@@ -120,7 +120,7 @@ fn workers_that_never_get_to_run_a_task_end_in_an_error_not_in_a_loop() {
     watchdog();
     let pool = pool(1);
     // Each worker is killed as soon as it exists.
-    let handle = pool.apply_async(|()| std::thread::sleep(Duration::MAX), ()).unwrap();
+    let handle = pool.apply_async(|()| common::hang::<()>(), ()).unwrap();
     let mut handle = Some(handle);
     let error: TaskError = loop {
         for pid in pool.worker_pids() {
@@ -145,7 +145,7 @@ fn a_terminated_pool_fails_what_was_not_done() {
         .map(|x| {
             pool.apply_async(
                 |x: u32| {
-                    std::thread::sleep(Duration::from_secs(5));
+                    common::hang::<()>();
                     x
                 },
                 x,

@@ -27,7 +27,7 @@ fn pools_leave_nothing_behind() {
         assert_eq!(pool.map(|x: u32| x, 0..1_000).unwrap().len(), 1_000);
         if deaths {
             let task = |x: u32| {
-                if x % 10 == 0 {
+                if x.is_multiple_of(10) {
                     kill(std::process::id())
                 }
             };
