@@ -174,13 +174,17 @@ impl<H: Header> Region<H> {
                 }
                 memory => memory?,
             };
-            if memory.len()? < Extent::header_end::<H>() {
-                return Err(Reason::Foreign("too short".to_owned()));
+            let too_short = || Err(Reason::Foreign("too short".to_owned()));
+            if memory.len()? < HEADER_AT as u64 {
+                return too_short();
             }
             let head = memory.map(0, HEADER_AT)?;
             // SAFETY: as in `with_extent`.
             let preamble = unsafe { &*head.as_ptr().cast::<Preamble>() };
             let extent = preamble.check::<H>()?;
+            if memory.len()? < extent.end()? {
+                return too_short();
+            }
             let head = memory.map(0, extent.head::<H>())?;
             Self::assemble(memory, head, extent)
         };
