@@ -3,11 +3,11 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 use rustix::thread::CpuSet;
 
@@ -59,7 +59,14 @@ pub fn set_environment(block: &[u8]) -> io::Result<()> {
 /// The bits that are taken from the mode of new files.
 pub fn umask() -> io::Result<u32> {
     // umask(2) can only be read by setting it, which other threads would see.
-    let status = std::fs::read_to_string("/proc/self/status")?;
+    if threads()? == 1 {
+        let mask = rustix::process::umask(Mode::RWXG | Mode::RWXO);
+        rustix::process::umask(mask);
+        return Ok(mask.as_raw_mode());
+    }
+    let mut status = [0; 256];
+    let len = File::open("/proc/self/status")?.read(&mut status)?;
+    let status = String::from_utf8_lossy(&status[..len]);
     let field = status.lines().find_map(|line| line.strip_prefix("Umask:"));
     field
         .and_then(|text| u32::from_str_radix(text.trim(), 8).ok())
@@ -84,6 +91,11 @@ pub fn limits() -> io::Result<Limits> {
         *limit = (old.rlim_cur, old.rlim_max);
     }
     Ok(limits)
+}
+
+/// How many descriptors this process may have open.
+pub fn open_files() -> io::Result<u64> {
+    Ok(limits()?[libc::RLIMIT_NOFILE as usize].0)
 }
 
 /// Sets the limits of this process.
@@ -180,15 +192,17 @@ pub fn credentials() -> io::Result<Vec<u64>> {
     let sets = rustix::thread::capabilities(None)?;
     all.extend([sets.effective, sets.permitted, sets.inheritable].map(|set| set.bits()));
     all.push(rustix::thread::no_new_privs()?.into());
-    let root = rustix::fs::stat("/")?;
-    all.extend([root.st_dev, root.st_ino]);
+    // A mount's number is of one mount namespace.
+    let flags = StatxFlags::INO | StatxFlags::MNT_ID;
+    let root = rustix::fs::statx(CWD, "/", AtFlags::empty(), flags)?;
+    all.extend([root.stx_ino, root.stx_mnt_id]);
     Ok(all)
 }
 
-const NAMESPACES: [&str; 7] = ["mnt", "net", "pid_for_children", "user", "uts", "ipc", "cgroup"];
+const NAMESPACES: [&str; 6] = ["net", "pid_for_children", "user", "uts", "ipc", "cgroup"];
 
-/// The namespaces that children of the calling thread are in, which matter as [`credentials`] do.
-/// They take ten times as long to ask for.
+/// The namespaces that children of the calling thread are in, but for that of mounts, which
+/// [`credentials`] tell. They matter as those do, and take ten times as long to ask for.
 pub fn namespaces() -> [u64; NAMESPACES.len()] {
     NAMESPACES.map(|name| {
         let path = format!("/proc/thread-self/ns/{name}");

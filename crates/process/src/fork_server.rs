@@ -31,7 +31,7 @@ pub(crate) struct ForkServer {
     pidfd: PidFd,
     control: Endpoint,
     credentials: Vec<u64>,
-    namespaces: [u64; 7],
+    namespaces: [u64; 6],
     pub(crate) snapshot: Snapshot,
 }
 
