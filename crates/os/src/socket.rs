@@ -136,6 +136,12 @@ pub fn is_full(error: &io::Error) -> bool {
         || error.raw_os_error() == Some(Errno::TOOMANYREFS.raw_os_error())
 }
 
+/// Tells whether the error says that this process or the system has no descriptor or memory left.
+pub fn is_exhausted(error: &io::Error) -> bool {
+    let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS];
+    exhausted.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
 /// Tells whether the error says that the packet is larger than the socket's send buffer.
 pub fn is_too_large(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::MSGSIZE.raw_os_error())

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::io;
 
 /// Why a message could not be built, sent, received or read.
@@ -25,7 +26,7 @@ pub(crate) enum Kind {
     )]
     InUse { type_name: &'static str },
     #[error("corrupt message: {0}")]
-    Corrupt(&'static str),
+    Corrupt(Cow<'static, str>),
     #[error("the other end is closed")]
     Closed,
     #[error("cannot {operation} a message: {source}")]
@@ -33,8 +34,8 @@ pub(crate) enum Kind {
 }
 
 impl Error {
-    pub(crate) fn corrupt(what: &'static str) -> Self {
-        Kind::Corrupt(what).into()
+    pub(crate) fn corrupt(what: impl Into<Cow<'static, str>>) -> Self {
+        Kind::Corrupt(what.into()).into()
     }
 
     pub(crate) fn closed() -> Self {

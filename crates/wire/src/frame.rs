@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use multiproc_os::context;
 use multiproc_os::memory::SealedBytes;
 use multiproc_os::socket::{self, MAX_FDS, Wait};
 
@@ -118,7 +119,10 @@ fn load_courier(fds: &[BorrowedFd<'_>]) -> io::Result<OwnedFd> {
     let (load, unload) = socket::pair()?;
     for batch in fds.chunks(MAX_FDS) {
         socket::send(&load, &[IoSlice::new(&[MARK])], batch, Wait::Try).map_err(|error| {
-            if socket::is_full(&error) {
+            // Those of other messages are taken out some time, but here nobody is at the other end.
+            let alone = error.kind() == io::ErrorKind::WouldBlock
+                || fds.len() as u64 > context::open_files().unwrap_or(u64::MAX);
+            if socket::is_full(&error) && alone {
                 let text = format!("{} descriptors are too many for one message", fds.len());
                 io::Error::new(io::ErrorKind::InvalidInput, text)
             } else {
@@ -161,9 +165,13 @@ fn unpack<R>(
         if attached.is_empty() || !inline.is_empty() {
             return Err(Error::corrupt("its body is said to be in memory, and is not"));
         }
-        let memory = SealedBytes::open(attached.remove(0), header.len)
-            .map_err(|error| Error::io("map", error))?;
-        Some(memory)
+        match SealedBytes::open(attached.remove(0), header.len) {
+            Ok(memory) => Some(memory),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return Err(Error::corrupt(error.to_string()));
+            }
+            Err(error) => return Err(Error::io("map", error)),
+        }
     } else {
         None
     };
@@ -191,8 +199,11 @@ fn unload_courier(courier: OwnedFd, count: u32) -> Result<Vec<OwnedFd>, Error> {
     while fds.len() < count as usize {
         match socket::recv(&courier, &mut byte, Wait::Try) {
             Ok(Some(packet)) if !packet.fds.is_empty() => fds.extend(packet.fds),
-            Ok(_) => return Err(Error::corrupt("its courier has too few descriptors")),
-            Err(error) => return Err(Error::io("receive the descriptors of", error)),
+            Err(error) if socket::is_exhausted(&error) => {
+                return Err(Error::io("receive the descriptors of", error));
+            }
+            // It has no more, is no socket, or none that packets could come from.
+            _ => return Err(Error::corrupt("its courier has too few descriptors")),
         }
     }
     Ok(fds)
