@@ -111,6 +111,8 @@
 //! that are not thread-safe, for memory that must be given back, and for programs that were started
 //! apart.
 
+#![forbid(unsafe_code)]
+
 pub use multiproc_channel as channel;
 pub use multiproc_pool as pool;
 pub use multiproc_process as process;
