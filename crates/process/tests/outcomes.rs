@@ -173,7 +173,8 @@ fn a_panic_comes_home_however_thrown() {
             panic!("once more");
         }
     }
-    let cases: [(fn(()), &str, bool); 6] = [
+    type Case = (fn(()), &'static str, bool);
+    let cases: [Case; 6] = [
         (|()| panic::panic_any(17u8), "(not text)", true),
         (|()| panic::panic_any(PanicsAgain), "(not text)", true),
         (|()| panic::resume_unwind(Box::new("resumed")), "resumed", false),
@@ -276,8 +277,8 @@ fn a_signal_is_told() {
 
 fn terminate_and_kill() {
     for method in METHODS {
-        let end: [fn(&Process<()>) -> Result<(), Error>; 2] = [Process::terminate, Process::kill];
-        for (end, signal) in end.into_iter().zip([15, 9]) {
+        type End = fn(&Process<()>) -> Result<(), Error>;
+        for (end, signal) in [(Process::terminate as End, 15), (Process::kill, 9)] {
             let mut process = spawn(method, |()| hang(), ());
             assert!(process.is_alive());
             assert_eq!(process.exit_status().unwrap(), None);
@@ -453,6 +454,6 @@ fn a_copy_reports_to_its_own_parent() {
         };
         assert_eq!(spawn(method, outer, ()).join().unwrap(), "inner", "{method:?}");
     }
-    let captured = vec![1, 2, 3];
+    let captured = [1, 2, 3];
     assert_eq!(Process::fork(|| captured.iter().sum::<i32>()).unwrap().join().unwrap(), 6);
 }

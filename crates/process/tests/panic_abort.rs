@@ -19,7 +19,7 @@ fn panics_come_home_from_programs_that_abort() {
         own.display().to_string()
     );
     write_if_changed(&package.join("Cargo.toml"), &manifest);
-    let program = fs::read_to_string(own.join("tests/abort/main.rs")).unwrap();
+    let program = fs::read_to_string(own.join("tests/panic_abort/program.rs")).unwrap();
     write_if_changed(&package.join("src/main.rs"), &program);
     // The versions that are at hand.
     fs::copy(own.join("../../Cargo.lock"), package.join("Cargo.lock")).unwrap();

@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use multiproc_os::deadline::Deadline;
-use multiproc_wire::{Endpoint, Error, SharedFd, encode};
+use multiproc_wire::{Endpoint, SharedFd, encode};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 const PART: &str = "TEST_PART";
@@ -72,8 +72,7 @@ fn no_descriptor_for_what_comes() {
             here.send(&message, Deadline::NEVER).unwrap();
             drop(message);
             let files = leave(left);
-            let result: Result<Option<(Vec<SharedFd>, Vec<u8>)>, Error> =
-                there.recv(Deadline::now());
+            let result = there.recv::<(Vec<SharedFd>, Vec<u8>)>(Deadline::now());
             drop(files);
             match result {
                 Ok(Some((fds, bytes))) => {

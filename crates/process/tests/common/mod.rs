@@ -36,9 +36,11 @@ pub(crate) fn init() {
 pub(crate) fn set_variable(name: &str, value: Option<&str>) {
     assert_eq!(multiproc_os::fork::threads().unwrap(), 1);
     // SAFETY: there is no other thread.
-    match value {
-        Some(value) => unsafe { std::env::set_var(name, value) },
-        None => unsafe { std::env::remove_var(name) },
+    unsafe {
+        match value {
+            Some(value) => std::env::set_var(name, value),
+            None => std::env::remove_var(name),
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! A program built with `panic = "abort"`; see `panic_abort.rs`.
+//! A program built with `panic = "abort"`; see `../panic_abort.rs`.
 
 use multiproc_process::{Process, StartMethod};
 
@@ -6,7 +6,7 @@ const METHODS: [StartMethod; 3] = [StartMethod::ForkServer, StartMethod::Spawn, 
 
 fn main() {
     multiproc_process::init();
-    assert!(cfg!(panic = "abort"));
+    const { assert!(cfg!(panic = "abort")) };
     for method in METHODS {
         let spawn = |function: fn(String) -> String| {
             let builder = Process::builder().start_method(method);
