@@ -27,6 +27,13 @@ pub(crate) fn cargo(line: &str) -> Command {
     // Inside `cargo run` this names the cargo, and so the toolchain, that started us.
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(line.split_whitespace()).current_dir(root());
+    // `cargo run` set these for us; build scripts that watch them would run again and again.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(name);
+        }
+    }
     command
 }
 
