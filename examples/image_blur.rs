@@ -1,0 +1,58 @@
+//! Blurs photographs one after another, with a pool, and with the threads of the blur itself.
+
+use std::path::{Path, PathBuf};
+
+use libblur::ThreadingPolicy::{self, Adaptive, Single};
+use multiproc::Pool;
+use multiproc_examples::{filters, output_dir, photos, stem, timed};
+
+fn blur_image((image, output): (PathBuf, PathBuf)) -> String {
+    blur_with(&image, &output, Single)
+}
+
+fn blur_with(image: &Path, output: &Path, threads: ThreadingPolicy) -> String {
+    let name = format!("{}.jpg", stem(image));
+    println!("Processing {name}...");
+    let blur_and_save = || -> anyhow::Result<()> {
+        let blurred = filters::blur(image::open(image)?, 10.0, threads)?;
+        Ok(blurred.save(output.join(format!("blurred_{name}")))?)
+    };
+    match blur_and_save() {
+        Ok(()) => format!("{name} processed successfully"),
+        Err(error) => format!("Error processing {}: {error:#}", image.display()),
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    multiproc::init();
+    let output = output_dir("multiproc-blur")?;
+    let jobs: Vec<_> = photos()?.into_iter().map(|photo| (photo, output.clone())).collect();
+    // Not timed: the first round pays for cold caches, which would flatter the pool.
+    jobs.iter().cloned().map(blur_image).for_each(drop);
+
+    let mut longest = 0.0;
+    let (sequential, sequential_time) = timed(|| {
+        let mut results = Vec::new();
+        for job in &jobs {
+            let (result, time) = timed(|| blur_image(job.clone()));
+            longest = time.max(longest);
+            results.push(result);
+        }
+        results
+    });
+    let (parallel, parallel_time) =
+        timed(|| anyhow::Ok(Pool::new()?.map(blur_image, jobs.iter().cloned())?));
+    let ((), threads_time) = timed(|| {
+        jobs.iter().for_each(|(image, output)| drop(blur_with(image, output, Adaptive)));
+    });
+
+    println!("Sequential processing time: {sequential_time:.3} seconds");
+    println!("Parallel processing time: {parallel_time:.3} seconds");
+    println!("Speedup: {:.2}x", sequential_time / parallel_time);
+    println!("One photograph alone takes {longest:.3} seconds, and a pool does not divide it.");
+    println!("The blur's own threads, in one process: {threads_time:.3} seconds");
+    println!("The blurred photographs are in {}", output.display());
+    assert_eq!(parallel?, sequential);
+    assert!(sequential.iter().all(|result| result.ends_with("successfully")), "{sequential:?}");
+    Ok(())
+}

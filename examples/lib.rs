@@ -1,0 +1,41 @@
+//! What several of the programs need, or what would make one of them long.
+
+pub mod filters;
+pub mod site;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use std::{env, fs};
+
+use anyhow::{Context, Result};
+
+/// Returns the photographs that come with the programs, sorted by name.
+pub fn photos() -> Result<Vec<PathBuf>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("photos");
+    let entries = fs::read_dir(&folder).with_context(|| format!("{}", folder.display()))?;
+    let mut photos = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    photos.retain(|path| path.extension().is_some_and(|extension| extension == "jpg"));
+    photos.sort();
+    Ok(photos)
+}
+
+/// Makes the directory for what a program writes: its first argument, or `name` among the
+/// temporary files.
+pub fn output_dir(name: &str) -> Result<PathBuf> {
+    let given = env::args_os().nth(1).map(PathBuf::from);
+    let dir = given.unwrap_or_else(|| env::temp_dir().join(name));
+    fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    Ok(dir)
+}
+
+/// Returns the last part of a path as text, without its extension.
+pub fn stem(path: &Path) -> String {
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Returns what `work` returns, and how many seconds it took.
+pub fn timed<T>(work: impl FnOnce() -> T) -> (T, f64) {
+    let started = Instant::now();
+    let result = work();
+    (result, started.elapsed().as_secs_f64())
+}

@@ -1,0 +1,33 @@
+//! Processes eight items one after another, then with a pool.
+
+use std::thread;
+use std::time::Duration;
+
+use multiproc::Pool;
+use multiproc_examples::timed;
+
+fn process_item(item: i32) -> i32 {
+    println!("Processing {item} in process {}", multiproc::current_process().pid());
+    thread::sleep(Duration::from_secs(1)); // simulates the work
+    item * 2
+}
+
+fn main() -> anyhow::Result<()> {
+    multiproc::init();
+    let items = [1, 2, 3, 4, 5, 6, 7, 8];
+
+    let (sequential_result, sequential_time) = timed(|| items.map(process_item).to_vec());
+    let (parallel_result, parallel_time) = timed(|| -> anyhow::Result<_> {
+        let pool = Pool::new()?;
+        Ok(pool.map(process_item, items)?)
+    });
+    let parallel_result = parallel_result?;
+
+    println!("Sequential result: {sequential_result:?}");
+    println!("Parallel result: {parallel_result:?}");
+    println!("Sequential execution time: {sequential_time:.2} seconds");
+    println!("Parallel execution time: {parallel_time:.2} seconds");
+    println!("Speedup: {:.2}x", sequential_time / parallel_time);
+    assert_eq!(sequential_result, parallel_result);
+    Ok(())
+}
