@@ -15,6 +15,8 @@
 #![allow(unsafe_code)] // Works on a list that the C library owns, whose entries are addresses.
 
 mod generation;
+mod head;
+mod tag;
 
 use std::cell::Cell;
 use std::io;
@@ -22,16 +24,18 @@ use std::iter;
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicIsize, AtomicUsize, compiler_fence};
+use std::sync::atomic::{AtomicUsize, compiler_fence};
 
 use generation::Page;
+use head::Head;
+use tag::{SEVERAL, Tag};
 
 /// Where the lock's word is, seen from the entry.
 pub const FUTEX_OFFSET: isize = if cfg!(target_env = "musl") { -28 } else { -32 };
 
 /// How many locks a thread may hold. The kernel walks 2,048 entries and no more; the rest is for
 /// mutexes of the C library that are locked later.
-pub const MOST_HELD: usize = 2_000;
+pub const MOST_HELD: u32 = 2_000;
 const MOST_WALKED: usize = 2_048;
 
 /// A lock's place in the list: its *tag*, the previous entry and the next one. Zero when the lock is
@@ -41,23 +45,8 @@ const MOST_WALKED: usize = 2_048;
 /// which process has lost it: a thread of that has ended with the lock held.
 pub type Links = [AtomicUsize; 3];
 
-/// Half of a tag. Where a mutex has its kind, it has none like this.
-const OURS: u32 = 0x6d70_0000;
-const DEPTH: u32 = 0xffff;
-/// The process in the other half if several have lost the lock.
-const SEVERAL: u32 = u32::MAX;
-
 /// Set in an address for a mutex with priority inheritance.
 const MARK: usize = 1;
-
-/// `struct robust_list_head` of the kernel.
-#[repr(C)]
-struct Head {
-    /// The first entry; the head itself if there is none.
-    next: AtomicUsize,
-    futex_offset: AtomicIsize,
-    pending: AtomicUsize,
-}
 
 /// The calling thread, its kernel number and its list.
 ///
@@ -89,11 +78,7 @@ thread_local! {
             generation: Cell::new(generation::NEVER),
             id: Cell::new(0),
             head: Cell::new(NonNull::dangling()),
-            own_head: Head {
-                next: AtomicUsize::new(0),
-                futex_offset: AtomicIsize::new(FUTEX_OFFSET),
-                pending: AtomicUsize::new(0),
-            },
+            own_head: Head::new(),
         }
     };
     static END: End = const { End };
@@ -176,13 +161,13 @@ impl Thread {
     #[inline(never)]
     fn room_after(self, first: usize) -> Option<Room> {
         // SAFETY: an entry of the list.
-        let depth = match unsafe { Tag::of(first & !MARK) } {
+        let depth = match Tag::load(unsafe { tag::of(first & !MARK) }).depth() {
             // Of locks that are not released in the order in which they were taken, the first one
             // may have seen many more than are held now.
-            Some(tag) if (tag.depth() as usize) < MOST_HELD => tag.depth() as usize,
-            _ => self.entries().count(),
+            Some(depth) if depth < MOST_HELD => depth,
+            _ => self.entries().count() as u32,
         };
-        (depth < MOST_HELD).then(|| Room { first, depth: depth as u32 + 1 })
+        (depth < MOST_HELD).then(|| Room { first, depth: depth + 1 })
     }
 
     /// Announces that this lock is about to be taken, or waited for, or released. If the thread dies
@@ -191,8 +176,7 @@ impl Thread {
     ///
     /// # Safety
     ///
-    /// The lock stays mapped until the operation is concluded. Once it is linked, the announcement
-    /// may stand until it is released.
+    /// The lock stays mapped until the operation is concluded.
     #[inline]
     pub unsafe fn announce(self, lock: &Links) {
         self.head.pending.store(address(lock), Relaxed);
@@ -220,12 +204,12 @@ impl Thread {
     pub unsafe fn link(self, lock: &Links, room: Room) -> bool {
         compiler_fence(SeqCst);
         let [tag, previous, next] = lock;
-        let (end, alone) = (self.end(), Tag::new(OURS | 1, 0).0);
+        let (end, alone) = (self.end(), Tag::new(1, 0));
         // Most locks are the only one that is held, and were so before.
         let ready = room.first == end
             && next.load(Relaxed) == end
             && previous.load(Relaxed) == end
-            && tag.load(Relaxed) == alone;
+            && Tag::load(tag) == alone;
         // SAFETY: the room's first entry is that of the list.
         let lost = !ready && unsafe { self.prepare(lock, room) };
         // The list that the kernel would walk is whole before and after this store.
@@ -248,8 +232,8 @@ impl Thread {
             // SAFETY: an entry of the list is mapped, with its previous link before the next.
             unsafe { previous_of(room.first & !MARK) }.store(entry, Relaxed);
         }
-        let lost_to = Tag(tag.load(Relaxed)).lost_to();
-        tag.store(Tag::new(OURS | room.depth, lost_to).0, Relaxed);
+        let lost_to = Tag::load(tag).lost_to();
+        Tag::new(room.depth, lost_to).store(tag);
         lost_to == SEVERAL || (lost_to != 0 && lost_to == this_process())
     }
 
@@ -325,43 +309,6 @@ pub fn is_thread_of_this_process(id: u32) -> bool {
     unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), id, 0) == 0 }
 }
 
-/// Half of it is where a mutex of glibc has its kind, on machines of either byte order.
-#[derive(Clone, Copy)]
-struct Tag(usize);
-
-impl Tag {
-    const KIND_SHIFT: u32 = if cfg!(target_endian = "little") { 0 } else { 32 };
-
-    #[inline]
-    fn new(kind: u32, lost_to: u32) -> Self {
-        Tag((kind as usize) << Self::KIND_SHIFT | (lost_to as usize) << (32 - Self::KIND_SHIFT))
-    }
-
-    /// The tag of an entry, if that is a lock of ours.
-    ///
-    /// # Safety
-    ///
-    /// The address is that of an entry.
-    unsafe fn of(entry: usize) -> Option<Self> {
-        // SAFETY: a lock or a mutex has words there.
-        let tag = Tag(unsafe { tag_of(entry) }.load(Relaxed));
-        (tag.kind() & !DEPTH == OURS).then_some(tag)
-    }
-
-    fn kind(self) -> u32 {
-        (self.0 >> Self::KIND_SHIFT) as u32
-    }
-
-    fn depth(self) -> u32 {
-        self.kind() & DEPTH
-    }
-
-    #[inline]
-    fn lost_to(self) -> u32 {
-        (self.0 >> (32 - Self::KIND_SHIFT)) as u32
-    }
-}
-
 fn this_process() -> u32 {
     STATE.with(|state| state.page.get().identity())
 }
@@ -375,14 +322,14 @@ impl Drop for End {
         let this_process = this_process();
         for entry in thread.entries() {
             // SAFETY: an entry of the list.
-            let Some(tag) = (unsafe { Tag::of(entry) }) else { continue };
-            let lost_to = match tag.lost_to() {
+            let place = unsafe { tag::of(entry) };
+            let Some(depth) = Tag::load(place).depth() else { continue };
+            let lost_to = match Tag::load(place).lost_to() {
                 0 => this_process,
                 lost_to if lost_to == this_process => lost_to,
                 _ => SEVERAL,
             };
-            // SAFETY: as above.
-            unsafe { tag_of(entry) }.store(Tag::new(tag.kind(), lost_to).0, Relaxed);
+            Tag::new(depth, lost_to).store(place);
         }
     }
 }
@@ -391,15 +338,6 @@ impl Drop for End {
 #[inline]
 fn address(lock: &Links) -> usize {
     ptr::from_ref(&lock[2]).expose_provenance()
-}
-
-/// # Safety
-///
-/// The address is that of an entry.
-#[inline]
-unsafe fn tag_of<'a>(entry: usize) -> &'a AtomicUsize {
-    // SAFETY: a lock or mutex reaches there; the caller vouches for the entry.
-    unsafe { &*ptr::with_exposed_provenance(entry - 2 * size_of::<usize>()) }
 }
 
 /// # Safety
@@ -425,33 +363,12 @@ unsafe fn next_of<'a>(entry: usize) -> &'a AtomicUsize {
 fn refresh(state: &State) -> io::Result<()> {
     let page = generation::begin()?;
     let forked = state.generation.get() != generation::NEVER;
-    let mut head = registered_head()?;
-    if head.is_none() && cfg!(target_env = "musl") {
-        if forked {
-            // After a fork, musl leaves the parent's entries in the list of the child.
-            // SAFETY: the head is in memory of this thread, at the address that it had in the
-            // parent; no mutex was linked since the fork, or the head would be registered.
-            unsafe { state.head.get().as_ref() }.next.store(state.head.get().addr().get(), Relaxed);
-        }
-        lock_a_mutex()?;
-        head = registered_head()?;
-    }
-    let head = match head {
-        Some(head) => head,
-        None => register(&state.own_head)?,
-    };
-    // SAFETY: the kernel was given it as the head of this thread.
-    let Head { futex_offset, pending, .. } = unsafe { head.as_ref() };
-    let offset = futex_offset.load(Relaxed);
-    if offset != FUTEX_OFFSET {
-        let text = format!(
-            "the C library keeps the word of a mutex {offset} bytes from its list entry, not {FUTEX_OFFSET}"
-        );
-        return Err(io::Error::new(io::ErrorKind::Unsupported, text));
-    }
+    let old = forked.then(|| state.head.get());
+    let head = head::find(old, &state.own_head)?;
     if forked {
         // What the parent had announced is nothing to the child.
-        pending.store(0, Relaxed);
+        // SAFETY: it is the head of this thread.
+        unsafe { head.as_ref() }.pending.store(0, Relaxed);
     }
     state.id.set(rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs());
     state.head.set(head);
@@ -460,50 +377,6 @@ fn refresh(state: &State) -> io::Result<()> {
     // It fails in a thread that is about to end and runs the destructors of its variables.
     let _ending = END.try_with(|_| ());
     Ok(())
-}
-
-fn registered_head() -> io::Result<Option<NonNull<Head>>> {
-    let mut head: *mut Head = ptr::null_mut();
-    let mut len = 0usize;
-    // SAFETY: the call writes an address and a length.
-    let result = unsafe { libc::syscall(libc::SYS_get_robust_list, 0, &mut head, &mut len) };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(NonNull::new(head))
-}
-
-fn register(head: &Head) -> io::Result<NonNull<Head>> {
-    head.next.store(ptr::from_ref(head).expose_provenance(), Relaxed);
-    // SAFETY: the head is in memory of this thread, which stays until the thread has ended.
-    let result =
-        unsafe { libc::syscall(libc::SYS_set_robust_list, ptr::from_ref(head), size_of::<Head>()) };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(NonNull::from(head))
-}
-
-/// Makes a C library register its list that does so with the first robust mutex.
-fn lock_a_mutex() -> io::Result<()> {
-    let check = |result| match result {
-        0 => Ok(()),
-        error => Err(io::Error::from_raw_os_error(error)),
-    };
-    // SAFETY: both objects are initialised before they are used, and the mutex is locked and
-    // unlocked by this thread alone, without moving.
-    unsafe {
-        let mut attributes = std::mem::zeroed();
-        check(libc::pthread_mutexattr_init(&mut attributes))?;
-        check(libc::pthread_mutexattr_setpshared(&mut attributes, libc::PTHREAD_PROCESS_SHARED))?;
-        check(libc::pthread_mutexattr_setrobust(&mut attributes, libc::PTHREAD_MUTEX_ROBUST))?;
-        let mut mutex = std::mem::zeroed();
-        check(libc::pthread_mutex_init(&mut mutex, &attributes))?;
-        check(libc::pthread_mutex_lock(&mut mutex))?;
-        check(libc::pthread_mutex_unlock(&mut mutex))?;
-        check(libc::pthread_mutex_destroy(&mut mutex))?;
-        check(libc::pthread_mutexattr_destroy(&mut attributes))
-    }
 }
 
 #[cfg(test)]

@@ -107,8 +107,8 @@ pub(crate) struct Held {
     /// Its state just then.
     state: State,
     /// The process; whether it is the thread's first lock; whether a panic was under way, which says
-    /// nothing of what the lock guards. (In one number, or the processor stalls where a guard is moved by reading more than was
-    /// written last.)
+    /// nothing of what the lock guards. In one number: where a guard is moved, the processor would
+    /// stall if more was read at once than was written.
     context: u64,
 }
 
@@ -180,11 +180,11 @@ impl RawLock {
         // SAFETY: it was free, so that it is in no list of a living thread, and it was announced. The
         // caller keeps it mapped.
         let lost = unsafe { thread.link(&self.links, room) };
+        thread.conclude();
         let held = Held::new(state, thread, room);
         if lost {
             return Err(self.give_up(held));
         }
-        // The announcement stands, and saves the release from making one.
         Ok(held)
     }
 

@@ -13,6 +13,7 @@ fn main() {
         ("raw_clone_is_not_taken_for_its_parent", raw_clone_is_not_taken_for_its_parent),
         ("lock_taken_after_a_raw_clone_is_handed_on", lock_taken_after_a_raw_clone_is_handed_on),
         ("grandchildren", grandchildren),
+        ("another_pid_namespace_is_refused", another_pid_namespace_is_refused),
     ]);
 }
 
@@ -106,4 +107,28 @@ fn grandchildren() {
         drop(lock.lock().unwrap());
     }
     descend(&Lock::new().unwrap(), 5);
+}
+
+fn another_pid_namespace_is_refused() {
+    let lock = Lock::new().unwrap();
+    Child::fork(|| {
+        // SAFETY: changes where children of this process, which has one thread, are numbered.
+        if unsafe { libc::unshare(libc::CLONE_NEWPID) } != 0 {
+            println!("skipped: not allowed to make a pid namespace");
+            return;
+        }
+        let error = |lock: &Lock| {
+            let message = multiproc_wire::encode(lock).unwrap();
+            multiproc_wire::decode::<Lock>(message).map(drop).unwrap_err().to_string()
+        };
+        // This process stays where it was.
+        drop(lock.lock().unwrap());
+        Child::fork(|| {
+            let error = error(&lock);
+            assert!(error.contains("another pid namespace"), "{error}");
+            drop(Lock::new().unwrap().lock().unwrap());
+        })
+        .join();
+    })
+    .join();
 }

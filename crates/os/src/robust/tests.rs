@@ -27,7 +27,7 @@ impl Lock {
     }
 
     fn unlink(&self, thread: Thread) {
-        let was_alone = Tag(self.links[0].load(Relaxed)).depth() == 1;
+        let was_alone = Tag::load(&self.links[0]).depth() == Some(1);
         // SAFETY: it was linked by this thread.
         unsafe {
             thread.announce(&self.links);
@@ -89,13 +89,13 @@ fn there_is_room_for_so_many_and_no_more() {
 fn locking_hand_over_hand_does_not_exhaust_the_room() {
     let thread = Thread::current().unwrap();
     let locks: [Lock; 3] = Default::default();
-    for i in 0..3 * MOST_HELD {
+    for i in 0..3 * MOST_HELD as usize {
         locks[i % 3].link(thread);
         if i > 0 {
             locks[(i - 1) % 3].unlink(thread);
         }
     }
-    locks[(3 * MOST_HELD - 1) % 3].unlink(thread);
+    locks[(3 * MOST_HELD as usize - 1) % 3].unlink(thread);
 }
 
 #[test]
