@@ -42,7 +42,29 @@ use preamble::{Extent, HEADER_AT, PAGE, Preamble};
 /// What stands in front of a region's bytes and is used without their lock.
 ///
 /// It starts as zeros. What changes in it is atomic: the bounds rule out anything else that could be
-/// changed through a shared reference.
+/// changed through a shared reference. The kind must say what the type is, since memory that comes from
+/// elsewhere is taken for the header that its kind and length name.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::atomic::AtomicU32;
+/// use multiproc_sync::RawLock;
+/// use multiproc_sync::region::Header;
+/// use zerocopy::{FromBytes, IntoBytes, KnownLayout};
+///
+/// #[derive(FromBytes, IntoBytes, KnownLayout)]
+/// #[repr(C)]
+/// struct Turnstile {
+///     gate: RawLock,
+///     passed: AtomicU32,
+///     waiting: AtomicU32,
+/// }
+///
+/// impl Header for Turnstile {
+///     const KIND: [u8; 8] = *b"turnstil";
+/// }
+/// ```
 pub trait Header: FromBytes + IntoBytes + KnownLayout + Sync + 'static {
     /// Eight letters that tell this kind of region from others, in error messages too.
     const KIND: [u8; 8];
@@ -297,6 +319,25 @@ impl<H: Header> Region<H> {
     /// # Panics
     ///
     /// If the lock that `pick` gives is not in the header.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use multiproc_sync::RawLock;
+    /// # use multiproc_sync::region::{Header, Region};
+    /// # use zerocopy::{FromBytes, IntoBytes, KnownLayout};
+    /// use multiproc_os::deadline::Deadline;
+    ///
+    /// # #[derive(FromBytes, IntoBytes, KnownLayout)]
+    /// # #[repr(C)]
+    /// # struct Turnstile { gate: RawLock }
+    /// # impl Header for Turnstile { const KIND: [u8; 8] = *b"turnstil"; }
+    /// let region = Region::<Turnstile>::create("example", 0)?;
+    /// let gate = region.lock_gate(|turnstile| &turnstile.gate, Deadline::NEVER)?;
+    /// assert!(!gate.holder_died());
+    /// drop(gate);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn lock_gate(
         &self,
         pick: impl FnOnce(&H) -> &RawLock,
