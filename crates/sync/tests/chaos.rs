@@ -67,7 +67,7 @@ fn every_increment_counts() {
 }
 
 fn random_kills_stop_nobody() {
-    const KILLS: usize = 300;
+    const KILLS: usize = 100;
     let region = Region::<Turns>::create("pair", 16).unwrap();
     let work = |place: usize| {
         Child::fork(|| {
