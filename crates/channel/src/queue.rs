@@ -1,7 +1,9 @@
 mod header;
 mod log;
+mod side;
 mod waiting;
 
+use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -10,15 +12,17 @@ use std::time::Duration;
 
 use multiproc_os::deadline::Deadline;
 use multiproc_os::patience::Patience;
+use multiproc_os::poll;
 use multiproc_sync::region::Region;
-use multiproc_wire::{Endpoint, Message, Reader, SharedFd, encode_move};
+use multiproc_wire::{Message, Reader, decode, encode_move};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Error, Kind, SendError};
 use header::Header;
-use log::{Item, Log};
-use waiting::Place;
+use log::{Log, Taken};
+use side::Side;
+use waiting::{CONSUMER, PRODUCER};
 
 /// A queue between any number of producers and consumers, in any number of processes.
 ///
@@ -52,15 +56,10 @@ pub struct Queue<T> {
 
 struct Shared {
     region: Region<Header>,
-    /// Items with handles.
-    sender: Endpoint<SharedFd>,
-    receiver: Endpoint<SharedFd>,
+    side: Side,
     get_patience: Patience,
     put_patience: Patience,
 }
-
-/// Stands before each item: the number of one that travels over the socket.
-type Number = [u8; 8];
 
 impl<T> Queue<T> {
     /// Makes an empty queue that takes as many items as memory does.
@@ -102,29 +101,19 @@ impl<T> Queue<T> {
     fn with_bound(bound: u64) -> Result<Self, Error> {
         let region = Region::<Header>::create_growable("multiproc-queue", log::SMALLEST)?;
         region.header().set_up(bound, log::SMALLEST as u64);
-        let (sender, receiver) = Endpoint::pair_of()?;
-        Ok(Self::assemble(region, sender, receiver))
+        Ok(Self::assemble(region, Side::new()?))
     }
 
-    fn assemble(
-        region: Region<Header>,
-        sender: Endpoint<SharedFd>,
-        receiver: Endpoint<SharedFd>,
-    ) -> Self {
-        let shared = Shared {
-            region,
-            sender,
-            receiver,
-            get_patience: Patience::new(),
-            put_patience: Patience::new(),
-        };
+    fn assemble(region: Region<Header>, side: Side) -> Self {
+        let (get_patience, put_patience) = (Patience::new(), Patience::new());
+        let shared = Shared { region, side, get_patience, put_patience };
         Queue { shared: Arc::new(shared), items: PhantomData }
     }
 
     /// How many items wait in it, at this moment.
     #[doc(alias = "qsize")]
     pub fn len(&self) -> usize {
-        usize::try_from(self.header().count.load(Relaxed)).unwrap_or(usize::MAX)
+        usize::try_from(self.shared.counts().count.load(Relaxed)).unwrap_or(usize::MAX)
     }
 
     /// Tells whether no item waits in it, at this moment.
@@ -136,29 +125,21 @@ impl<T> Queue<T> {
     /// Tells whether it takes no item, at this moment, because as many wait in it as it is bounded to.
     #[doc(alias = "full")]
     pub fn is_full(&self) -> bool {
-        self.header().is_full()
+        self.shared.counts().is_full()
     }
 
     /// Takes no more items. Those that wait in it can still be taken; then every consumer's call, and
     /// every iteration, ends.
     pub fn close(&self) {
         // A queue whose lock cannot be had cannot be used by anyone in this process.
-        if let Ok(log) = self.open() {
+        if let Ok(log) = self.shared.open() {
             log.close();
         }
     }
 
     /// Tells whether it was closed.
     pub fn is_closed(&self) -> bool {
-        self.header().is_closed()
-    }
-
-    fn header(&self) -> &Header {
-        self.shared.region.header()
-    }
-
-    fn open(&self) -> Result<Log<'_>, Error> {
-        Log::open(&self.shared.region)
+        self.shared.region.header().is_closed()
     }
 }
 
@@ -194,33 +175,16 @@ impl<T: Serialize + DeserializeOwned> Queue<T> {
     }
 
     fn put_until(&self, item: T, deadline: Deadline, late: Kind) -> Result<(), SendError<T>> {
-        let mut moved = match encode_move((Number::default(), item)) {
+        let moved = match encode_move(item) {
             Ok(moved) => moved,
-            Err(rejected) => {
-                return Err(SendError::new(rejected.error, rejected.value.map(|(_, item)| item)));
-            }
+            Err(rejected) => return Err(SendError::new(rejected.error, rejected.value)),
         };
-        let error = match self.put_message(moved.message_mut(), deadline) {
+        let error = match self.shared.put(moved.message(), deadline) {
             Ok(true) => return Ok(()),
             Ok(false) => late.into(),
             Err(error) => error,
         };
-        Err(SendError::new(error, moved.into_value().map(|(_, item)| item)))
-    }
-
-    /// Returns `false` if the deadline passed before there was room.
-    fn put_message(&self, message: &mut Message, deadline: Deadline) -> Result<bool, Error> {
-        let shared = &*self.shared;
-        let (region, patience) = (&shared.region, &shared.put_patience);
-        let put = if message.has_fds() {
-            waiting::wait(region, patience, deadline, Place::producer().with_handles(), |log| {
-                log.put_with_handles(&shared.sender, &shared.receiver, message)
-            })
-        } else {
-            let item = &message.bytes()[size_of::<Number>()..];
-            waiting::wait(region, patience, deadline, Place::producer(), |log| log.put(item))
-        };
-        Ok(put?.is_some())
+        Err(SendError::new(error, moved.into_value()))
     }
 }
 
@@ -259,24 +223,87 @@ impl<T: DeserializeOwned> Queue<T> {
     }
 
     fn get_until(&self, deadline: Deadline) -> Result<Option<T>, Error> {
-        let shared = &*self.shared;
-        let (region, patience) = (&shared.region, &shared.get_patience);
-        let get = |log: &mut Log<'_>| log.get(&shared.receiver);
-        match waiting::wait(region, patience, deadline, Place::consumer(), get)? {
+        let mut buffer = Buffer::take();
+        let get = |log: &mut Log<'_>| log.get(&mut buffer.0);
+        match waiting::wait(&self.shared, &CONSUMER, deadline, get)? {
             None => Ok(None),
-            Some(Item::Bytes(bytes)) => {
-                let mut reader = Reader::new(&bytes, Vec::new());
+            Some(Taken::Bytes) => {
+                let mut reader = Reader::new(&buffer.0, Vec::new());
                 let item = reader.read()?;
                 reader.finish()?;
                 Ok(Some(item))
             }
-            Some(Item::WithHandles(message)) => Ok(Some(multiproc_wire::decode(message)?)),
+            Some(Taken::WithHandles(message)) => Ok(Some(decode(message)?)),
         }
     }
 
     /// Takes items until the queue is closed and empty.
     pub fn iter(&self) -> Iter<'_, T> {
         Iter { queue: self, ended: false }
+    }
+}
+
+impl Shared {
+    fn open(&self) -> Result<Log<'_>, Error> {
+        Log::open(&self.region, &self.side)
+    }
+
+    /// The header, with counts that are right even if the lock's last holder was killed between two
+    /// stores.
+    fn counts(&self) -> &Header {
+        if self.region.is_poisoned() {
+            // What cannot be repaired cannot be counted.
+            let _repaired = self.open();
+        }
+        self.region.header()
+    }
+
+    /// Returns `false` if the deadline passed before there was room.
+    fn put(&self, message: &Message, deadline: Deadline) -> Result<bool, Error> {
+        /// Nothing tells when descriptors under way are taken out: they are counted over all sockets
+        /// of a user.
+        const PAUSE: Duration = Duration::from_millis(1);
+
+        if !message.has_fds() {
+            let put = waiting::wait(self, &PRODUCER, deadline, |log| log.put(message.bytes()));
+            return Ok(put?.is_some());
+        }
+        loop {
+            let put = |log: &mut Log<'_>| log.put_with_handles(message);
+            let sent = waiting::wait(self, &PRODUCER, deadline, put)?;
+            if sent == Some(true) || deadline.has_passed() {
+                return Ok(sent == Some(true));
+            }
+            // Outside the gate, where others wait for room in the queue alone.
+            let pause = deadline.remaining().map_or(PAUSE, |left| left.min(PAUSE));
+            let [] = poll::readable([], Deadline::after(pause))?;
+        }
+    }
+}
+
+/// What this thread reads items from, taken out while in use: a `Deserialize` that itself takes an
+/// item gets a fresh one.
+struct Buffer(Vec<u8>);
+
+thread_local! {
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+impl Buffer {
+    fn take() -> Self {
+        Buffer(BUFFER.take())
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        /// A large item is no reason to keep as much.
+        const KEPT: usize = 64 << 10;
+
+        if self.0.capacity() <= KEPT {
+            self.0.clear();
+            BUFFER.set(std::mem::take(&mut self.0));
+        }
     }
 }
 
@@ -325,15 +352,15 @@ impl<T> Clone for Queue<T> {
 
 impl<T> Serialize for Queue<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Shared { region, sender, receiver, .. } = &*self.shared;
-        (region, sender, receiver).serialize(serializer)
+        let Shared { region, side, .. } = &*self.shared;
+        (region, side).serialize(serializer)
     }
 }
 
 impl<'de, T> Deserialize<'de> for Queue<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (region, sender, receiver) = Deserialize::deserialize(deserializer)?;
-        Ok(Self::assemble(region, sender, receiver))
+        let (region, side) = Deserialize::deserialize(deserializer)?;
+        Ok(Self::assemble(region, side))
     }
 }
 

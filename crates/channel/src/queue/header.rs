@@ -15,15 +15,15 @@ pub(super) struct Header {
     pub(super) tail: AtomicU64,
     pub(super) capacity: AtomicU64,
     pub(super) count: AtomicU64,
+    pub(super) markers: AtomicU64,
     pub(super) bound: AtomicU64,
-    /// The number of the last item with handles.
     pub(super) last_number: AtomicU64,
     pub(super) items: AtomicU32,
     pub(super) room: AtomicU32,
     pub(super) consumer_sleeps: AtomicU32,
     pub(super) producer_sleeps: AtomicU32,
     pub(super) closed: AtomicU32,
-    reserved: AtomicU32,
+    pub(super) strays: AtomicU32,
 }
 
 impl RegionHeader for Header {

@@ -1,14 +1,17 @@
 //! The records of a queue, behind its lock.
+//!
+//! A killed process has run its instructions in order up to one of them, so that the order of stores
+//! here, and fences for the compiler to keep it, is all that a survivor needs.
 
 use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicU32, compiler_fence};
 
-use multiproc_os::deadline::Deadline;
 use multiproc_os::futex::{Store, store_and_wake};
 use multiproc_sync::region::{Region, RegionGuard};
-use multiproc_wire::{Endpoint, Message, SharedFd};
+use multiproc_wire::Message;
 
 use super::header::Header;
+use super::side::Side;
 use crate::error::{Error, Kind};
 
 /// The capacity that a queue starts with, and returns to.
@@ -25,8 +28,9 @@ const PLAIN: u32 = 1;
 const MARKER: u32 = 2;
 
 /// What was taken out.
-pub(super) enum Item {
-    Bytes(Vec<u8>),
+pub(super) enum Taken {
+    /// An item without handles, which was copied out.
+    Bytes,
     WithHandles(Message),
 }
 
@@ -34,35 +38,44 @@ pub(super) enum Item {
 pub(super) struct Log<'a> {
     guard: RegionGuard<'a, Header>,
     header: &'a Header,
+    side: &'a Side,
 }
 
 impl<'a> Log<'a> {
-    pub(super) fn open(region: &'a Region<Header>) -> Result<Self, Error> {
+    pub(super) fn open(region: &'a Region<Header>, side: &'a Side) -> Result<Self, Error> {
         let guard = region.lock_anyway().map_err(Kind::Lock)?;
-        let mut log = Log { guard, header: region.header() };
+        let mut log = Log { guard, header: region.header(), side };
+        if (log.guard.bytes().len() as u64) < log.capacity() || !log.capacity().is_power_of_two() {
+            return Err(Kind::Corrupt("its capacity is not that of its memory").into());
+        }
         if region.is_poisoned() {
             log.repair()?;
             region.clear_poison();
-        }
-        if (log.guard.bytes().len() as u64) < log.capacity() || !log.capacity().is_power_of_two() {
-            return Err(Kind::Corrupt("its capacity is not that of its memory").into());
         }
         Ok(log)
     }
 
     /// The holder of the lock died: what it had committed stands, but for what follows from that.
+    #[cold]
     fn repair(&mut self) -> Result<(), Error> {
-        let mut count = 0;
+        let (mut count, mut markers) = (0, 0);
         let (mut position, tail) = (self.head(), self.tail());
         while position < tail {
-            let (len, _) = self.record(position);
-            position += size(len.into());
+            let (len, kind) = self.record(position);
+            position += size(len);
             count += 1;
+            markers += u64::from(kind == MARKER);
         }
         if position != tail {
             return Err(Kind::Corrupt("its records do not end where they should").into());
         }
         self.header.count.store(count, Relaxed);
+        self.header.markers.store(markers, Relaxed);
+        self.header.strays.store(1, Relaxed);
+        self.clear_strays();
+        if count == 0 {
+            self.shrink();
+        }
         // Whoever sleeps looks again; it may not have been woken.
         wake(&self.header.items);
         wake(&self.header.room);
@@ -73,69 +86,64 @@ impl<'a> Log<'a> {
         self.header.is_closed()
     }
 
-    /// Puts an item in that has no handles. `None` if there is no room.
+    /// Puts an item in that has no handles. `None` if the queue is full.
     pub(super) fn put(&mut self, item: &[u8]) -> Result<Option<()>, Error> {
-        if self.is_closed() {
-            return Err(Kind::QueueClosed.into());
-        }
-        if self.header.is_full() {
+        if !self.is_open_and_has_room()? {
             return Ok(None);
         }
-        self.append(PLAIN, item)?;
+        let len = self.reserve(item.len())?;
+        self.append(PLAIN, len, item);
         Ok(Some(()))
     }
 
-    /// Puts an item in that starts with its number, filled in here. `None` if there is no room, here or
-    /// in the socket.
-    pub(super) fn put_with_handles(
-        &mut self,
-        sender: &Endpoint<SharedFd>,
-        receiver: &Endpoint<SharedFd>,
-        item: &mut Message,
-    ) -> Result<Option<()>, Error> {
-        if self.is_closed() {
-            return Err(Kind::QueueClosed.into());
-        }
-        if self.header.is_full() {
+    /// Puts an item in that has handles. `None` if the queue is full, `Some(false)` if only the socket
+    /// is.
+    pub(super) fn put_with_handles(&mut self, item: &Message) -> Result<Option<bool>, Error> {
+        if !self.is_open_and_has_room()? {
             return Ok(None);
         }
+        self.clear_strays();
         // A number is used up even if its packet is never marked.
         let number = self.header.last_number.fetch_add(1, Relaxed) + 1;
         compiler_fence(SeqCst);
-        item.bytes_mut()[..8].copy_from_slice(&number.to_le_bytes());
-        if !sender.send(item, Deadline::now())? {
-            if !self.has_marker() {
-                // All that fills the socket was left by producers that were killed.
-                while receiver.recv_with(Deadline::now(), |_| ())?.is_some() {}
-            }
-            return Ok(None);
+        let marker = number.to_le_bytes();
+        // First: nothing but death comes between the packet and its marker.
+        let len = self.reserve(marker.len())?;
+        if !self.side.send(number, item)? {
+            return Ok(Some(false));
         }
-        self.append(MARKER, &number.to_le_bytes())?;
-        Ok(Some(()))
+        self.append(MARKER, len, &marker);
+        self.header.markers.fetch_add(1, Relaxed);
+        Ok(Some(true))
     }
 
-    /// Takes the first item. `None` if there is none.
-    pub(super) fn get(&mut self, receiver: &Endpoint<SharedFd>) -> Result<Option<Item>, Error> {
-        while self.head() != self.tail() {
-            let (len, kind) = self.record(self.head());
-            let mut bytes = vec![0; len as usize];
-            self.read(self.head() + RECORD, &mut bytes);
-            self.take_first(len.into());
-            match (kind, bytes.first_chunk()) {
-                (PLAIN, _) => return Ok(Some(Item::Bytes(bytes))),
-                (MARKER, Some(number)) => {
-                    if let Some(item) = receive(receiver, u64::from_le_bytes(*number))? {
-                        return Ok(Some(Item::WithHandles(item)));
-                    }
-                    // A consumer that was killed had taken it.
-                }
-                _ => return Err(Kind::Corrupt("a record is of no known kind").into()),
+    /// Takes the first item; one without handles is put at the end of `bytes`. `None` if there is none.
+    pub(super) fn get(&mut self, bytes: &mut Vec<u8>) -> Result<Option<Taken>, Error> {
+        let head = self.head();
+        if head == self.tail() {
+            return if self.is_closed() { Err(Kind::QueueClosed.into()) } else { Ok(None) };
+        }
+        let (len, kind) = self.record(head);
+        let mut number = [0; 8];
+        match kind {
+            PLAIN => {
+                let [first, second] = self.pieces(head + RECORD, len as usize);
+                bytes.extend_from_slice(first);
+                bytes.extend_from_slice(second);
+                self.take_first(len);
+                return Ok(Some(Taken::Bytes));
             }
+            MARKER if len as usize == number.len() => self.read(head + RECORD, &mut number),
+            _ => return Err(Kind::Corrupt("a record is of no known kind").into()),
         }
-        if self.is_closed() {
-            return Err(Kind::QueueClosed.into());
+        self.take_first(len);
+        self.header.markers.fetch_sub(1, Relaxed);
+        let item = self.side.receive(u64::from_le_bytes(number))?;
+        self.clear_strays();
+        match item {
+            Some(item) => Ok(Some(Taken::WithHandles(item))),
+            None => Err(Kind::Corrupt("an item with handles is gone").into()),
         }
-        Ok(None)
     }
 
     pub(super) fn close(&self) {
@@ -145,26 +153,36 @@ impl<'a> Log<'a> {
         self.header.closed.store(1, Release);
     }
 
-    fn append(&mut self, kind: u32, item: &[u8]) -> Result<(), Error> {
-        let Ok(len) = u32::try_from(item.len()) else {
-            return Err(Kind::TooLong { len: item.len() }.into());
-        };
-        let tail = self.tail();
-        let end = tail + size(len.into());
-        while end - self.head() > self.capacity() {
+    /// Tells whether an item can be put in.
+    fn is_open_and_has_room(&self) -> Result<bool, Error> {
+        if self.is_closed() {
+            return Err(Kind::QueueClosed.into());
+        }
+        Ok(!self.header.is_full())
+    }
+
+    /// Makes the ring large enough for one more record.
+    fn reserve(&mut self, len: usize) -> Result<u32, Error> {
+        let Ok(short) = u32::try_from(len) else { return Err(Kind::TooLong { len }.into()) };
+        while self.tail() + size(short) - self.head() > self.capacity() {
             self.double()?;
         }
-        self.write(tail, &len.to_le_bytes());
-        self.write(tail + 4, &kind.to_le_bytes());
+        Ok(short)
+    }
+
+    /// Adds a record for which there is room.
+    fn append(&mut self, kind: u32, len: u32, item: &[u8]) {
+        let tail = self.tail();
+        let record = u64::from(kind) << 32 | u64::from(len);
+        self.write(tail, &record.to_le_bytes());
         self.write(tail + RECORD, item);
         wake_sleeper(&self.header.consumer_sleeps, &self.header.items);
         compiler_fence(SeqCst);
-        self.header.tail.store(end, Release);
+        self.header.tail.store(tail + size(len), Release);
         self.header.count.fetch_add(1, Relaxed);
-        Ok(())
     }
 
-    fn take_first(&mut self, len: u64) {
+    fn take_first(&mut self, len: u32) {
         wake_sleeper(&self.header.producer_sleeps, &self.header.room);
         compiler_fence(SeqCst);
         self.header.head.store(self.head() + size(len), Release);
@@ -175,14 +193,17 @@ impl<'a> Log<'a> {
     }
 
     /// Gives memory back. Where there is no record, any capacity is right.
+    #[cold]
     fn shrink(&mut self) {
-        self.header.capacity.store(SMALLEST as u64, Relaxed);
+        compiler_fence(SeqCst);
+        self.set_capacity(SMALLEST as u64);
         let all = SMALLEST..self.guard.bytes().len();
         // What could not be given back is used again.
         let _kept = self.guard.discard(all);
     }
 
     /// Doubles the capacity. A byte at `position` then lies where it lay, or one old capacity further.
+    #[cold]
     fn double(&mut self) -> Result<(), Error> {
         let old = self.capacity();
         let Ok(old_len) = usize::try_from(old) else {
@@ -201,44 +222,52 @@ impl<'a> Log<'a> {
             }
             position = end;
         }
-        compiler_fence(SeqCst);
-        self.header.capacity.store(old * 2, Release);
+        self.set_capacity(old * 2);
         Ok(())
     }
 
-    fn has_marker(&self) -> bool {
-        let mut position = self.head();
-        while position < self.tail() {
-            let (len, kind) = self.record(position);
-            if kind == MARKER {
-                return true;
-            }
-            position += size(len.into());
+    /// What is written after it may lie where something else lay before it.
+    fn set_capacity(&self, capacity: u64) {
+        compiler_fence(SeqCst);
+        self.header.capacity.store(capacity, Release);
+        compiler_fence(SeqCst);
+    }
+
+    /// Empties the socket if the dead may have left packets in it and nothing else is there.
+    fn clear_strays(&self) {
+        let Header { strays, markers, .. } = self.header;
+        if strays.load(Relaxed) != 0 && markers.load(Relaxed) == 0 && self.side.clear().is_ok() {
+            strays.store(0, Relaxed);
         }
-        false
     }
 
     fn record(&self, position: u64) -> (u32, u32) {
-        let mut words = [[0; 4]; 2];
-        self.read(position, words.as_flattened_mut());
-        (u32::from_le_bytes(words[0]), u32::from_le_bytes(words[1]))
+        let mut record = [0; 8];
+        self.read(position, &mut record);
+        let record = u64::from_le_bytes(record);
+        (record as u32, (record >> 32) as u32)
     }
 
     fn read(&self, position: u64, into: &mut [u8]) {
+        let [first, second] = self.pieces(position, into.len());
+        let (before, after) = into.split_at_mut(first.len());
+        before.copy_from_slice(first);
+        after.copy_from_slice(second);
+    }
+
+    /// Where in the ring so many bytes lie, of which none are more than it has.
+    fn pieces(&self, position: u64, len: usize) -> [&[u8]; 2] {
         let ring = &self.guard.bytes()[..self.capacity() as usize];
-        let start = (position % self.capacity()) as usize;
-        let first = into.len().min(ring.len() - start);
-        let (before, after) = into.split_at_mut(first);
-        before.copy_from_slice(&ring[start..start + first]);
-        let rest = after.len().min(ring.len());
-        after[..rest].copy_from_slice(&ring[..rest]);
+        let start = position as usize & (ring.len() - 1);
+        let first = len.min(ring.len() - start);
+        [&ring[start..start + first], &ring[..len - first]]
     }
 
     fn write(&mut self, position: u64, from: &[u8]) {
-        let capacity = self.capacity();
-        let ring = &mut self.guard.bytes_mut()[..capacity as usize];
-        let start = (position % capacity) as usize;
-        let first = from.len().min(ring.len() - start);
+        let capacity = self.capacity() as usize;
+        let ring = &mut self.guard.bytes_mut()[..capacity];
+        let start = position as usize & (capacity - 1);
+        let first = from.len().min(capacity - start);
         let (before, after) = from.split_at(first);
         ring[start..start + first].copy_from_slice(before);
         ring[..after.len()].copy_from_slice(after);
@@ -258,25 +287,8 @@ impl<'a> Log<'a> {
 }
 
 /// How much of the log an item takes.
-fn size(len: u64) -> u64 {
-    RECORD + len.next_multiple_of(ALIGN)
-}
-
-/// Receives the item with this number. `None` if it is gone.
-fn receive(receiver: &Endpoint<SharedFd>, number: u64) -> Result<Option<Message>, Error> {
-    loop {
-        let received = receiver.recv_with(Deadline::now(), |mut reader| {
-            let found: [u8; 8] = reader.read()?;
-            Ok::<_, multiproc_wire::Error>((u64::from_le_bytes(found), reader.into_message()?))
-        })?;
-        match received.transpose()? {
-            None => return Ok(None),
-            Some((found, item)) if found == number => return Ok(Some(item)),
-            // One without a marker.
-            Some((found, _)) if found < number => {}
-            Some(_) => return Err(Kind::Corrupt("items with handles are out of order").into()),
-        }
-    }
+fn size(len: u32) -> u64 {
+    RECORD + u64::from(len).next_multiple_of(ALIGN)
 }
 
 fn wake_sleeper(sleeps: &AtomicU32, event: &AtomicU32) {
