@@ -1,0 +1,306 @@
+//! Proves that whoever is killed, at whatever instruction of an operation on a queue, the others go
+//! on: nothing is doubled, reordered or lost but what was in the hands of the dead, nobody sleeps
+//! while there is something for them, and no descriptor stays behind.
+//!
+//! A victim runs instruction by instruction and is killed after the first, the second, and so on; of
+//! these deaths each run of a test takes a sample, another each time.
+
+mod common;
+
+use std::io::{PipeWriter, Read, Write, pipe};
+use std::time::{Duration, SystemTime};
+
+use common::trace::Traced;
+use common::{end_with_parent, spawn, wait_asleep};
+use multiproc_channel::Queue;
+use multiproc_os::fork::fork;
+use multiproc_wire::Fd;
+use serde::{Deserialize, Serialize};
+
+multiproc_process::init_before_main!();
+
+/// How many deaths each test samples.
+const SAMPLES: u64 = 25;
+
+/// What happens around a death.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct Story {
+    victim: Act,
+    /// Somebody else, who is asleep before the victim starts.
+    bystander: Option<Act>,
+    /// How many items are in the queue.
+    waiting: u32,
+    /// How many were in it before them.
+    before: u32,
+    /// Whether one of those was large.
+    large: bool,
+    bound: Option<usize>,
+    /// Whether the items have handles.
+    handles: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
+enum Act {
+    Put,
+    Get,
+    Close,
+}
+
+/// Nobody else, and nothing in the queue.
+fn alone(victim: Act) -> Story {
+    Story {
+        victim,
+        bystander: None,
+        waiting: 0,
+        before: 0,
+        large: false,
+        bound: None,
+        handles: false,
+    }
+}
+
+#[test]
+fn put() {
+    tell(Story { waiting: 3, ..alone(Act::Put) });
+}
+
+#[test]
+fn put_that_wakes() {
+    tell(Story { bystander: Some(Act::Get), ..alone(Act::Put) });
+}
+
+#[test]
+fn put_that_doubles_the_ring() {
+    // With one item more the ring is full. What is in it goes round its end.
+    tell(Story { before: 5461, waiting: 2730, ..alone(Act::Put) });
+}
+
+#[test]
+fn put_that_waits() {
+    tell(Story { waiting: 2, bound: Some(2), ..alone(Act::Put) });
+}
+
+#[test]
+fn put_that_waits_in_front_of_another() {
+    tell(Story { waiting: 2, bound: Some(2), bystander: Some(Act::Put), ..alone(Act::Put) });
+}
+
+#[test]
+fn put_with_handles() {
+    tell(Story { handles: true, waiting: 2, ..alone(Act::Put) });
+}
+
+#[test]
+fn put_with_handles_into_an_empty_queue() {
+    tell(Story { handles: true, ..alone(Act::Put) });
+}
+
+#[test]
+fn put_with_handles_that_wakes() {
+    tell(Story { handles: true, bystander: Some(Act::Get), ..alone(Act::Put) });
+}
+
+#[test]
+fn get() {
+    tell(Story { waiting: 3, ..alone(Act::Get) });
+}
+
+#[test]
+fn get_that_wakes() {
+    tell(Story { waiting: 2, bound: Some(2), bystander: Some(Act::Put), ..alone(Act::Get) });
+}
+
+#[test]
+fn get_that_gives_memory_back() {
+    tell(Story { waiting: 1, before: 1, large: true, ..alone(Act::Get) });
+}
+
+#[test]
+fn get_that_waits() {
+    tell(alone(Act::Get));
+}
+
+#[test]
+fn get_that_waits_with_another() {
+    tell(Story { bystander: Some(Act::Get), ..alone(Act::Get) });
+}
+
+#[test]
+fn get_with_handles() {
+    tell(Story { handles: true, waiting: 3, ..alone(Act::Get) });
+}
+
+#[test]
+fn get_of_the_last_with_handles() {
+    tell(Story { handles: true, waiting: 1, ..alone(Act::Get) });
+}
+
+#[test]
+fn close_with_a_consumer_asleep() {
+    tell(Story { bystander: Some(Act::Get), ..alone(Act::Close) });
+}
+
+#[test]
+fn close_with_a_producer_asleep() {
+    tell(Story { waiting: 1, bound: Some(1), bystander: Some(Act::Put), ..alone(Act::Close) });
+}
+
+/// Tells the story with one death after the other, in a process that has one thread and so can fork.
+fn tell(story: Story) {
+    let deaths = spawn(
+        |story: Story| {
+            let length = story.live(u64::MAX).expect("the victim does not end");
+            let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().subsec_nanos();
+            let stride = (length / SAMPLES).max(1);
+            let deaths = (u64::from(now) % stride..length).step_by(stride as usize);
+            deaths.inspect(|after| _ = story.live(*after)).count()
+        },
+        story,
+    );
+    let deaths = deaths.join().unwrap();
+    assert!(deaths >= SAMPLES as usize, "{deaths} deaths prove little");
+}
+
+#[derive(Serialize, Deserialize)]
+struct Item {
+    number: u32,
+    bytes: Vec<u8>,
+    handle: Option<Fd<PipeWriter>>,
+}
+
+// From when on the items are numbered, by who puts them in. (All numbers are encoded in two bytes.)
+const WAITING: u32 = 1000;
+const VICTIM: u32 = 8000;
+const BYSTANDER: u32 = 9000;
+const SURVIVOR: u32 = 10_000;
+/// What is reported by those who find the queue closed.
+const CLOSED: u32 = u32::MAX;
+
+impl Story {
+    /// Has the victim die after so many instructions, and looks at what it leaves behind. Tells how
+    /// many instructions there were if it did not die before it had done all.
+    fn live(self, after: u64) -> Option<u64> {
+        let (mut handles_left, handle) = pipe().unwrap();
+        let item = |number| Item {
+            number,
+            bytes: vec![7; 8],
+            handle: self.handles.then(|| handle.try_clone().unwrap().into()),
+        };
+        let queue = self.queue(item);
+
+        let (mut reports, reporter) = pipe().unwrap();
+        let bystander = self.bystander.map(|act| {
+            let run = || {
+                end_with_parent();
+                let number = perform(&queue, act, || item(BYSTANDER));
+                (&reporter).write_all(&number.to_le_bytes()).unwrap();
+                0
+            };
+            let forked = fork(run).unwrap();
+            wait_asleep(forked.pid);
+            forked
+        });
+        let mut taken = Vec::new();
+        let mut expected: Vec<u32> = (0..self.waiting).map(|i| WAITING + i).collect();
+        let mut helped = 0..;
+        let victim = || {
+            perform(&queue, self.victim, || item(VICTIM));
+        };
+        let length = Traced::start(victim).run(after, || match self.victim {
+            Act::Put => taken.push(queue.get().unwrap().number),
+            Act::Get => queue.put(item(SURVIVOR + helped.next().unwrap())).unwrap(),
+            Act::Close => panic!("close waits"),
+        });
+        expected.extend((self.victim == Act::Put).then_some(VICTIM));
+        expected.extend((0..helped.start).map(|i| SURVIVOR + i));
+
+        let mut report = || {
+            let mut number = [0; 4];
+            reports.read_exact(&mut number).unwrap();
+            u32::from_le_bytes(number)
+        };
+        match (self.victim, self.bystander) {
+            (Act::Close, bystander) => {
+                assert!(queue.is_closed() || length.is_none());
+                queue.close();
+                assert!(bystander.is_none() || report() == CLOSED);
+            }
+            (_, Some(Act::Get)) => {
+                expected.push(SURVIVOR + 500);
+                queue.put(item(SURVIVOR + 500)).unwrap();
+                taken.push(report());
+            }
+            (_, Some(Act::Put)) => {
+                expected.push(BYSTANDER);
+                while taken.last() != Some(&BYSTANDER) {
+                    let item = queue.get_timeout(Duration::from_secs(20)).unwrap();
+                    taken.push(item.expect("the bystander sleeps").number);
+                }
+            }
+            _ => {}
+        }
+        if let Some(bystander) = bystander {
+            bystander.pidfd.wait_end(multiproc_os::deadline::Deadline::NEVER).unwrap();
+            bystander.pidfd.reap().unwrap();
+        }
+        let len = queue.len();
+        let rest: Vec<u32> =
+            std::iter::from_fn(|| queue.try_get().ok().flatten()).map(|item| item.number).collect();
+        assert_eq!(len, rest.len(), "the length is not exact");
+        taken.extend(rest);
+        self.check(taken, expected, length.is_some());
+
+        if !queue.is_closed() {
+            queue.put(item(SURVIVOR + 999)).unwrap();
+            assert_eq!(queue.get().unwrap().number, SURVIVOR + 999);
+        }
+        drop(handle);
+        assert_eq!(handles_left.read(&mut [0]).unwrap(), 0, "a handle was left behind");
+        length
+    }
+
+    fn queue(self, item: impl Fn(u32) -> Item) -> Queue<Item> {
+        let queue = self.bound.map_or_else(Queue::new, Queue::bounded).unwrap();
+        for i in 0..self.before {
+            let len = if self.large { 2 << 20 } else { 8 };
+            queue.put(Item { bytes: vec![7; len], handle: None, ..item(WAITING + i) }).unwrap();
+            if !self.large {
+                queue.get().unwrap();
+            }
+        }
+        (0..self.waiting).for_each(|i| queue.put(item(WAITING + i)).unwrap());
+        if self.large {
+            queue.get().unwrap();
+        }
+        queue
+    }
+
+    /// In order, each once, and at most one missing: what was in the hands of the victim.
+    fn check(self, mut taken: Vec<u32>, expected: Vec<u32>, ended: bool) {
+        if self.bystander == Some(Act::Put) && self.victim == Act::Put {
+            // Either may have been first.
+            taken.sort();
+        }
+        let mut missing = expected.clone();
+        missing.retain(|number| !taken.contains(number));
+        let present = expected.iter().filter(|number| taken.contains(number));
+        assert!(taken.iter().eq(present), "{taken:?} of {expected:?}");
+        match self.victim {
+            Act::Put => assert!(missing.is_empty() || !ended && missing == [VICTIM], "{missing:?}"),
+            Act::Get => assert!(missing.len() == 1 || !ended && missing.is_empty(), "{missing:?}"),
+            Act::Close => assert!(missing.is_empty(), "{missing:?}"),
+        }
+    }
+}
+
+/// Gives the number of the item, or `CLOSED`.
+fn perform(queue: &Queue<Item>, act: Act, item: impl FnOnce() -> Item) -> u32 {
+    match act {
+        Act::Put => queue.put(item()).map_or(CLOSED, |()| 0),
+        Act::Get => queue.get().map_or(CLOSED, |item| item.number),
+        Act::Close => {
+            queue.close();
+            0
+        }
+    }
+}
