@@ -197,6 +197,15 @@ fn ignored_children() {
             let status = process.exit_status().unwrap().unwrap();
             assert_eq!(status.into_raw(), 3 << 8);
         }
+        // What the fork server starts can itself start programs and wait for them.
+        if method == StartMethod::ForkServer {
+            let ignored = |()| {
+                let status = std::fs::read_to_string("/proc/self/status").unwrap();
+                let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+                u64::from_str_radix(mask.trim(), 16).unwrap() & (1 << (libc::SIGCHLD - 1)) != 0
+            };
+            assert!(!Process::spawn(ignored, ()).unwrap().join().unwrap());
+        }
     }
     ignore_children(false);
 }
