@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use libblur::ThreadingPolicy::{self, Adaptive, Single};
 use multiproc::Pool;
-use multiproc_examples::{filters, output_dir, photos, stem, timed};
+use multiproc_examples::{filters, output_dir, photos, print_speedup, stem, timed};
 
 fn blur_image((image, output): (PathBuf, PathBuf)) -> String {
     blur_with(&image, &output, Single)
@@ -48,7 +48,7 @@ fn main() -> anyhow::Result<()> {
 
     println!("Sequential processing time: {sequential_time:.3} seconds");
     println!("Parallel processing time: {parallel_time:.3} seconds");
-    println!("Speedup: {:.2}x", sequential_time / parallel_time);
+    print_speedup(sequential_time, parallel_time);
     println!("One photograph alone takes {longest:.3} seconds, and a pool does not divide it.");
     println!("The blur's own threads, in one process: {threads_time:.3} seconds");
     println!("The blurred photographs are in {}", output.display());

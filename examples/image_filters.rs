@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Error, Result};
 use indicatif::ProgressBar;
 use multiproc::Pool;
-use multiproc_examples::{filters, output_dir, photos, stem, timed};
+use multiproc_examples::{filters, output_dir, photos, print_speedup, stem, timed};
 
 /// A photograph, a filter, and where the result goes.
 type Job = (PathBuf, String, PathBuf);
@@ -49,7 +49,7 @@ fn main() -> Result<()> {
     println!("{} photographs, each with {}", photos.len(), filters::NAMES.join(", "));
     println!("Sequential processing time: {sequential_time:.3} seconds");
     println!("Parallel processing time: {parallel_time:.3} seconds");
-    println!("Speedup: {:.2}x", sequential_time / parallel_time);
+    print_speedup(sequential_time, parallel_time);
     let row = |photo: &PathBuf| {
         let filtered = filters::NAMES.map(|filter| target(photo, filter));
         [photo.clone()].into_iter().chain(filtered).collect()

@@ -39,3 +39,15 @@ pub fn timed<T>(work: impl FnOnce() -> T) -> (T, f64) {
     let result = work();
     (result, started.elapsed().as_secs_f64())
 }
+
+/// Prints how many times faster the second time is than the first, and what to think if it is not.
+pub fn print_speedup(sequential: f64, parallel: f64) {
+    println!("Speedup: {:.2}x", sequential / parallel);
+    if parallel > sequential {
+        println!(
+            "The pool was not faster: it needs CPUs that have nothing else to do (this program may\n\
+             use {}), and more work than it takes to start it and to bring the work to it.",
+            multiproc::cpu_count()
+        );
+    }
+}

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use multiproc::Pool;
-use multiproc_examples::timed;
+use multiproc_examples::{print_speedup, timed};
 
 fn process_item(item: i32) -> i32 {
     println!("Processing {item} in process {}", multiproc::current_process().pid());
@@ -27,7 +27,7 @@ fn main() -> anyhow::Result<()> {
     println!("Parallel result: {parallel_result:?}");
     println!("Sequential execution time: {sequential_time:.2} seconds");
     println!("Parallel execution time: {parallel_time:.2} seconds");
-    println!("Speedup: {:.2}x", sequential_time / parallel_time);
+    print_speedup(sequential_time, parallel_time);
     assert_eq!(sequential_result, parallel_result);
     Ok(())
 }

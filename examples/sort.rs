@@ -3,7 +3,7 @@
 use std::iter;
 
 use multiproc::{Pool, ShmBox};
-use multiproc_examples::timed;
+use multiproc_examples::{print_speedup, timed};
 use rayon::slice::ParallelSliceMut;
 
 const COUNT: usize = 10_000_000;
@@ -62,7 +62,7 @@ fn main() -> anyhow::Result<()> {
     println!("std's sort: {stable:.3} seconds");
     println!("rayon's par_sort_unstable, threads: {threads:.3} seconds");
     println!("Pool, in shared memory: {parallel:.3} seconds");
-    println!("Speedup over sort_unstable: {:.2}x", unstable / parallel);
+    print_speedup(unstable, parallel);
     println!("Copying numbers into shared memory first, where needed: {moving:.3} seconds more");
     Ok(())
 }
