@@ -5,6 +5,9 @@ use std::io::{self, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use crate::pidfd::PidFd;
 
@@ -92,7 +95,24 @@ pub fn exit_now(code: i32) -> ! {
 }
 
 /// Writes what Rust and C code has buffered for standard output and other streams.
+///
+/// Another thread may hold a stream's lock, and hold it for ever: then this gives up after a while.
 pub fn flush_streams() {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    if matches!(threads(), Ok(1)) {
+        return flush();
+    }
+    let (done, wait) = mpsc::channel();
+    let flush = move || {
+        flush();
+        let _gave_up = done.send(());
+    };
+    if thread::Builder::new().spawn(flush).is_ok() {
+        let _end = wait.recv_timeout(PATIENCE);
+    }
+}
+
+fn flush() {
     // Nobody reads a stream that is closed.
     let _closed = std::io::stdout().flush();
     // SAFETY: a null pointer stands for all streams.

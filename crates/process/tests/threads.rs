@@ -109,3 +109,25 @@ fn children_start_threads_and_children() {
         assert_eq!(parents, [Some(pid); 4]);
     }
 }
+
+#[test]
+fn a_thread_that_holds_the_output_for_ever_does_not_hold_up_the_end() {
+    watchdog();
+    let returns = |()| {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        thread::spawn(move || {
+            let _held = std::io::stdout().lock();
+            sender.send(()).unwrap();
+            loop {
+                thread::park();
+            }
+        });
+        receiver.recv().unwrap();
+        "returned".to_owned()
+    };
+    let processes = [StartMethod::ForkServer, StartMethod::Spawn]
+        .map(|method| Process::builder().start_method(method).spawn(returns, ()).unwrap());
+    for process in processes {
+        assert_eq!(process.join().unwrap(), "returned");
+    }
+}
