@@ -39,7 +39,10 @@ pub struct Message {
 ///
 /// The value's `Serialize` failed: the error has its text.
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Message, Error> {
-    let mut message = Message::new();
+    /// Most values are no longer, and cost one allocation.
+    const SHORT: usize = 128;
+
+    let mut message = Message { bytes: Vec::with_capacity(SHORT), fds: Vec::new() };
     message.push(value)?;
     Ok(message)
 }
