@@ -49,8 +49,8 @@ pub(crate) fn run(mut command: Command) -> Result<()> {
 
 /// Starts `command` so that [`wait_within`] can end it with all its children.
 pub(crate) fn spawn(command: &mut Command) -> Result<Child> {
-    // On a terminal it stays in our group, or Ctrl-C would not reach it.
-    if !io::stdout().is_terminal() {
+    // Before a keyboard it stays in our group, or Ctrl-C would not reach it.
+    if !io::stdin().is_terminal() {
         command.process_group(0);
     }
     let program = command.get_program().to_owned();
@@ -77,7 +77,7 @@ pub(crate) fn wait_within(mut child: Child, limit: Duration) -> Result<()> {
 }
 
 fn kill(pid: u32) -> Result<()> {
-    let target = if io::stdout().is_terminal() { pid.to_string() } else { format!("-{pid}") };
+    let target = if io::stdin().is_terminal() { pid.to_string() } else { format!("-{pid}") };
     // std can kill no group, and every system that runs us has a shell.
     run({
         let mut shell = Command::new("sh");
