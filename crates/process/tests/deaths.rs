@@ -154,8 +154,11 @@ fn spawning_while_servers_are_killed() {
                     for (pid, zombie) in children(parent) {
                         if pid != own && !zombie {
                             let Ok(server) = PidFd::open(pid) else { continue };
-                            server.send_signal(9).unwrap();
-                            killed += 1;
+                            // Its number may be a stranger's by now.
+                            if children(parent).iter().any(|(child, _)| *child == pid) {
+                                server.send_signal(9).unwrap();
+                                killed += 1;
+                            }
                         }
                     }
                 }

@@ -169,7 +169,9 @@ pub(crate) fn children(parent: u32) -> Vec<(u32, bool)> {
 /// Kills this process's fork server, and gives its pidfd.
 pub(crate) fn kill_server() -> OwnedFd {
     let process = Process::spawn(|()| std::os::unix::process::parent_id(), ()).unwrap();
-    let server = PidFd::open(process.join().unwrap()).unwrap();
+    let pid = process.join().unwrap();
+    let server = PidFd::open(pid).unwrap();
+    assert!(children(std::process::id()).contains(&(pid, false)), "it is nobody else's");
     server.send_signal(9).unwrap();
     assert!(server.wait_end(Deadline::NEVER).unwrap());
     server.into()
