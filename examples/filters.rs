@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use fast_image_resize::Resizer;
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::{Resizer, pixels::U8x3};
 use image::{DynamicImage, Rgb, RgbImage, imageops};
 use libblur::{ConvolutionMode, EdgeMode, GaussianBlurParams, ThreadingPolicy};
 
@@ -17,11 +18,7 @@ pub fn apply(filter: &str, image: DynamicImage) -> Result<DynamicImage> {
         "grayscale" => image.grayscale(),
         // The kernel of Pillow's FIND_EDGES.
         "edges" => image.grayscale().filter3x3(&[-1., -1., -1., -1., 8., -1., -1., -1., -1.]),
-        "resize" => {
-            let mut half = DynamicImage::new(image.width() / 2, image.height() / 2, image.color());
-            Resizer::new().resize(&image, &mut half, None)?;
-            half
-        }
+        "resize" => half_size(&image.to_rgb8())?.into(),
         other => bail!("there is no filter {other}"),
     })
 }
@@ -32,6 +29,16 @@ pub fn blur(image: DynamicImage, radius: f64, threads: ThreadingPolicy) -> Resul
     let edges = EdgeMode::Clamp.as_2d();
     libblur::gaussian_blur_image(image, kernel, edges, ConvolutionMode::Exact, threads)
         .context("a kind of image that cannot be blurred")
+}
+
+// Of typed images: `Resizer::resize` brings code for all kinds, which takes minutes to compile.
+fn half_size(image: &RgbImage) -> Result<RgbImage> {
+    let (width, height) = image.dimensions();
+    let mut half = RgbImage::new(width / 2, height / 2);
+    let from = TypedImageRef::<U8x3>::from_buffer(width, height, image)?;
+    let mut to = TypedImage::<U8x3>::from_buffer(width / 2, height / 2, &mut half)?;
+    Resizer::new().resize_typed(&from, &mut to, None)?;
+    Ok(half)
 }
 
 /// Draws small copies of image files: each row starts with an original, and keeps its scale.
