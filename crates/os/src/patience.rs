@@ -23,12 +23,20 @@ const WORTH: u32 = 4;
 pub struct Patience {
     /// In nanoseconds.
     budget: AtomicU32,
+    /// How many times the usual budget is the full one.
+    scale: u32,
 }
 
 impl Patience {
     /// Starts with the full budget.
     pub const fn new() -> Self {
-        Patience { budget: AtomicU32::new(u32::MAX) }
+        Patience { budget: AtomicU32::new(u32::MAX), scale: 1 }
+    }
+
+    /// Starts with ten times the full budget, for waits for a process to start or to end: the kernel
+    /// takes 100 to 200 µs for that.
+    pub const fn for_processes() -> Self {
+        Patience { budget: AtomicU32::new(u32::MAX), scale: 10 }
     }
 
     /// Tries until it gives something: at once, then between yields for the length of the budget,
@@ -51,7 +59,7 @@ impl Patience {
         mut attempt: impl FnMut() -> Result<Option<T>, E>,
         sleep: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
-        let most = longest();
+        let most = longest() * self.scale;
         let budget = Duration::from_nanos(self.budget.load(Relaxed).into()).min(most);
         let start = Instant::now();
         while start.elapsed() < budget {

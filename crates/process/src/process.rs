@@ -43,7 +43,6 @@ use crate::start_method::StartMethod;
 pub struct Process<R = ()> {
     name: String,
     child: Child,
-    patience: Patience,
     /// No report comes any more.
     line_closed: bool,
     ended: bool,
@@ -161,7 +160,6 @@ impl<R> Process<R> {
         Process {
             name,
             child,
-            patience: Patience::new(),
             line_closed: false,
             ended: false,
             orphaned: None,
@@ -286,13 +284,16 @@ impl<R: DeserializeOwned> Process<R> {
 
     /// Waits until it has ended and was reaped. Returns `false` if the deadline passed first.
     fn wait(&mut self, deadline: Deadline) -> Result<bool, Error> {
-        let patience = std::mem::take(&mut self.patience);
+        /// Whether processes that are joined tend to end soon is learnt over all of them.
+        static PATIENCE: Patience = Patience::for_processes();
         let this = std::cell::RefCell::new(&mut *self);
-        let result = patience.wait(
-            || Ok(this.borrow_mut().look()?.then_some(true)),
+        let result = PATIENCE.wait(
+            || match this.borrow_mut().look()? {
+                true => Ok(Some(true)),
+                false => Ok(deadline.has_passed().then_some(false)),
+            },
             || this.borrow_mut().sleep(deadline),
         );
-        self.patience = patience;
         result.map_err(|error| self.io("wait for", error))
     }
 

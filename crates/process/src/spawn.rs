@@ -10,6 +10,7 @@ use multiproc_os::exec::{Keep, exec_self};
 use multiproc_os::fork::Forked;
 use multiproc_os::image;
 use multiproc_os::lifeline;
+use multiproc_os::patience::Patience;
 use multiproc_os::pidfd::PidFd;
 use multiproc_os::poll;
 use multiproc_wire::{Endpoint, Message, SharedFd, encode, encode_move};
@@ -141,12 +142,17 @@ pub(crate) fn tell<'a>(
 
 /// Waits for the child's first word. `None` if nobody is left who could say it.
 fn hear_hello(line: &Endpoint, server: &Arc<ForkServer>) -> io::Result<Option<(u32, PidFd)>> {
+    static PATIENCE: Patience = Patience::for_processes();
     loop {
         let report = match line.recv::<Report>(Deadline::now()) {
             Ok(Some(report)) => report,
             Ok(None) => {
                 // A line that is held open by nobody is closed, also by a server that dies.
-                poll::readable([line.as_fd()], Deadline::NEVER)?;
+                let ready = |deadline| poll::readable([line.as_fd()], deadline);
+                PATIENCE.wait(
+                    || ready(Deadline::now()).map(|[ready]| ready.then_some(())),
+                    || ready(Deadline::NEVER).map(drop),
+                )?;
                 continue;
             }
             Err(error) if error.is_closed() && server.is_ending() => return Ok(None),

@@ -67,6 +67,12 @@ impl<F: AsFd + From<OwnedFd>> Endpoint<F> {
 }
 
 impl<F: AsFd> Endpoint<F> {
+    /// Has waits on this end yield for as long as this says before they sleep.
+    #[must_use]
+    pub fn with_patience(self, patience: Patience) -> Self {
+        Endpoint { patience, ..self }
+    }
+
     /// Sends one message. Returns `false` if the deadline passed before there was room for it.
     ///
     /// `Ok(true)` says that the message is under way, not that it was received.

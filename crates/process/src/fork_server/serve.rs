@@ -87,7 +87,7 @@ impl Server {
     }
 
     fn run(&mut self) -> io::Result<()> {
-        let patience = Patience::new();
+        let patience = Patience::for_processes();
         while !self.closed || !self.children.is_empty() {
             let ready = |deadline| self.reactor.wait(deadline);
             let tokens = patience.wait(
@@ -192,11 +192,11 @@ fn give(spare: Spare, line: Endpoint) -> (Option<PidFd>, Endpoint) {
 
 /// In the spare.
 fn run_spare(control: OwnedFd) -> i32 {
-    let control: Endpoint = Endpoint::from(control);
+    let control: Endpoint = Endpoint::from(control).with_patience(Patience::for_processes());
     match control.recv::<Request>(Deadline::NEVER) {
         Ok(Some(Request { line })) => {
             drop(control);
-            child::run_forked(line)
+            child::run_forked(line.with_patience(Patience::for_processes()))
         }
         // It was not needed.
         _ => 0,
