@@ -91,13 +91,26 @@ fn send_flags(wait: Wait) -> SendFlags {
 /// `EMFILE` where this process had no room for all descriptors of the packet: the packet is lost,
 /// and the descriptors that did arrive are closed.
 pub fn recv(socket: impl AsFd, buffer: &mut [u8], wait: Wait) -> io::Result<Option<Packet>> {
+    let socket = socket.as_fd();
+    match recv_once(socket, buffer, wait)? {
+        Some(packet) => Ok(Some(packet)),
+        // The kernel finds no packet, then looks whether the other end is closed: one that sends its
+        // last packet and closes in between is told as ended, with the packet still here. What is
+        // told the second time is true, since nothing comes after the end.
+        None => match recv_once(socket, buffer, Wait::Try) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            result => result,
+        },
+    }
+}
+
+fn recv_once(socket: BorrowedFd<'_>, buffer: &mut [u8], wait: Wait) -> io::Result<Option<Packet>> {
     let mut flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::TRUNC;
     if wait == Wait::Try {
         flags |= RecvFlags::DONTWAIT;
     }
     let mut space = [MaybeUninit::<u8>::uninit(); CONTROL_SPACE];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let socket = socket.as_fd();
     let message = loop {
         let mut parts = [IoSliceMut::new(buffer)];
         match rustix::net::recvmsg(socket, &mut parts, &mut control, flags) {
