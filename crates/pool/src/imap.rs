@@ -59,7 +59,7 @@ where
         }
     }
 
-    /// Hands in tasks until enough are under way, or `most` results are owed.
+    /// Hands in tasks until `room` of them are under way, or the items are at their end.
     fn hand_in(&mut self, room: usize) {
         while self.under_way < room {
             let Some(item) = self.items.as_mut().and_then(Iterator::next) else {
