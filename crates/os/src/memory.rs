@@ -209,7 +209,7 @@ impl SealedBytes {
         for part in parts {
             file.write_all(part)?;
         }
-        fcntl_add_seals(&file, Self::SEALS)?;
+        retry_while_pinned(|| fcntl_add_seals(&file, Self::SEALS))?;
         Ok(file.into())
     }
 
@@ -266,6 +266,22 @@ fn memfd(name: &str) -> io::Result<OwnedFd> {
     }
 }
 
+/// Seals once the kernel itself has let go of the pages.
+///
+/// Sealing against writing fails with `EBUSY` while anything holds a page, for whatever reason. With
+/// no mapping and no other holder of the descriptor, that is the kernel at work (a page being
+/// migrated, a list not yet drained), which passes; each call waits for it 150 ms at most.
+fn retry_while_pinned(mut seal: impl FnMut() -> Result<(), Errno>) -> Result<(), Errno> {
+    const ATTEMPTS: u32 = 60;
+    for _ in 1..ATTEMPTS {
+        match seal() {
+            Err(Errno::BUSY) => {}
+            result => return result,
+        }
+    }
+    seal()
+}
+
 fn verify(fd: BorrowedFd<'_>, wanted: SealFlags) -> io::Result<()> {
     // The length of huge pages is rounded in ways that unmapping does not forgive.
     #[allow(clippy::unnecessary_cast)] // The field's type differs between architectures.
@@ -305,6 +321,30 @@ mod tests {
 
         let empty = SealedBytes::write(&[]).unwrap();
         assert!(SealedBytes::open(empty, 0).unwrap().is_empty());
+    }
+
+    #[test]
+    fn sealing_outlasts_a_page_that_is_held_for_a_while() {
+        let mut file = File::from(memfd("held").unwrap());
+        file.write_all(&[1; 4096]).unwrap();
+        let (reader, writer) = io::pipe().unwrap();
+        let flags = rustix::pipe::SpliceFlags::empty();
+        let mut offset = 0;
+        rustix::pipe::splice(&file, Some(&mut offset), &writer, None, 4096, flags).unwrap();
+
+        let mut pipe = Some((reader, writer));
+        let mut refused = 0;
+        retry_while_pinned(|| {
+            let result = fcntl_add_seals(&file, SealedBytes::SEALS);
+            if result == Err(Errno::BUSY) {
+                refused += 1;
+                // With its ends, the pipe lets go of the page.
+                pipe = None;
+            }
+            result
+        })
+        .unwrap();
+        assert_eq!(refused, 1);
     }
 
     #[test]
