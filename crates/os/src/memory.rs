@@ -2,22 +2,24 @@
 //!
 //! A memfd leaves nothing behind when its last user dies, and its seals keep a peer from cutting it
 //! short under a mapping. What a descriptor claims to be is checked before it is mapped.
-#![allow(unsafe_code)] // Maps a file as `&[u8]`, once nothing can change it any more.
 
+pub mod named;
 pub mod ticket;
 
-use std::fmt;
-use std::fs::File;
-use std::io::{self, Write};
-use std::ops::Deref;
+mod racing;
+mod sealed;
+
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use memmap2::{Advice, Mmap, MmapOptions, MmapRaw};
+use memmap2::{Advice, MmapOptions, MmapRaw};
 use rustix::fs::{
     FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals, fstat,
     fstatfs, ftruncate,
 };
 use rustix::io::Errno;
+
+pub use sealed::{Frozen, SealedBytes};
 
 /// `f_type` of the file system in which memfds live, other than those of huge pages.
 const TMPFS_MAGIC: i64 = 0x0102_1994;
@@ -179,84 +181,6 @@ impl Mapping {
     }
 }
 
-/// Bytes in memory that nobody can change: not their writer, not their reader.
-///
-/// # Examples
-///
-/// ```
-/// use multiproc_os::memory::SealedBytes;
-///
-/// let fd = SealedBytes::write(&[b"one ", b"text"])?;
-/// let bytes = SealedBytes::open(fd, 8)?;
-/// assert_eq!(&*bytes, b"one text");
-/// # Ok::<(), std::io::Error>(())
-/// ```
-pub struct SealedBytes {
-    map: Mmap,
-}
-
-impl SealedBytes {
-    const SEALS: SealFlags =
-        SealFlags::WRITE.union(SealFlags::SHRINK).union(SealFlags::GROW).union(SealFlags::SEAL);
-
-    /// Writes the parts, one after the other, and seals them.
-    ///
-    /// # Errors
-    ///
-    /// The system has no descriptor or memory left.
-    pub fn write(parts: &[&[u8]]) -> io::Result<OwnedFd> {
-        let mut file = File::from(memfd("multiproc-message")?);
-        for part in parts {
-            file.write_all(part)?;
-        }
-        retry_while_pinned(|| fcntl_add_seals(&file, Self::SEALS))?;
-        Ok(file.into())
-    }
-
-    /// Maps bytes that came from elsewhere.
-    ///
-    /// # Errors
-    ///
-    /// The descriptor is not of a memfd with all the seals, or it claims to be longer than `max_len`
-    /// or than the memory that stands behind it.
-    pub fn open(fd: OwnedFd, max_len: u64) -> io::Result<Self> {
-        const BLOCK: u64 = 512;
-        verify(fd.as_fd(), Self::SEALS)?;
-        let stat = fstat(&fd)?;
-        let len = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
-        if len > max_len {
-            return Err(invalid(format!("{len} bytes where {max_len} were announced")));
-        }
-        // What is sparse costs its sender nothing, and its receiver memory once it is read.
-        let backed = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(BLOCK);
-        if backed < len {
-            return Err(invalid(format!("{len} bytes that only {backed} stand behind")));
-        }
-        let len = usize::try_from(len).map_err(io::Error::other)?;
-        // Kernels before 6.7 refuse to map as shared what is sealed against writing.
-        //
-        // SAFETY: the seals that were verified can not be taken off again, and
-        // 1. `WRITE`: no mapping or call of any process can change the bytes;
-        // 2. `SHRINK`: all of `len` stays within the file.
-        let map = unsafe { MmapOptions::new().len(len).map_copy_read_only(&fd)? };
-        Ok(SealedBytes { map })
-    }
-}
-
-impl Deref for SealedBytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.map
-    }
-}
-
-impl fmt::Debug for SealedBytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SealedBytes").field("len", &self.len()).finish()
-    }
-}
-
 fn memfd(name: &str) -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     // Hardened systems want it said that it is not to be executed; kernels before 6.3 do not know how.
@@ -264,22 +188,6 @@ fn memfd(name: &str) -> io::Result<OwnedFd> {
         Err(Errno::INVAL) => Ok(rustix::fs::memfd_create(name, flags)?),
         result => Ok(result?),
     }
-}
-
-/// Seals once the kernel itself has let go of the pages.
-///
-/// Sealing against writing fails with `EBUSY` while anything holds a page, for whatever reason. With
-/// no mapping and no other holder of the descriptor, that is the kernel at work (a page being
-/// migrated, a list not yet drained), which passes; each call waits for it 150 ms at most.
-fn retry_while_pinned(mut seal: impl FnMut() -> Result<(), Errno>) -> Result<(), Errno> {
-    const ATTEMPTS: u32 = 60;
-    for _ in 1..ATTEMPTS {
-        match seal() {
-            Err(Errno::BUSY) => {}
-            result => return result,
-        }
-    }
-    seal()
 }
 
 fn verify(fd: BorrowedFd<'_>, wanted: SealFlags) -> io::Result<()> {
@@ -310,65 +218,9 @@ fn invalid(text: String) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    #![allow(unsafe_code)] // Reads and writes a mapping.
+
     use super::*;
-
-    #[test]
-    fn sealed_bytes_are_read_back_and_cannot_be_written() {
-        let fd = SealedBytes::write(&[b"a", b"", b"bc"]).unwrap();
-        assert!(rustix::io::write(&fd, b"x").is_err());
-        assert!(ftruncate(&fd, 1).is_err());
-        assert_eq!(&*SealedBytes::open(fd, 3).unwrap(), b"abc");
-
-        let empty = SealedBytes::write(&[]).unwrap();
-        assert!(SealedBytes::open(empty, 0).unwrap().is_empty());
-    }
-
-    #[test]
-    fn sealing_outlasts_a_page_that_is_held_for_a_while() {
-        let mut file = File::from(memfd("held").unwrap());
-        file.write_all(&[1; 4096]).unwrap();
-        let (reader, writer) = io::pipe().unwrap();
-        let flags = rustix::pipe::SpliceFlags::empty();
-        let mut offset = 0;
-        rustix::pipe::splice(&file, Some(&mut offset), &writer, None, 4096, flags).unwrap();
-
-        let mut pipe = Some((reader, writer));
-        let mut refused = 0;
-        retry_while_pinned(|| {
-            let result = fcntl_add_seals(&file, SealedBytes::SEALS);
-            if result == Err(Errno::BUSY) {
-                refused += 1;
-                // With its ends, the pipe lets go of the page.
-                pipe = None;
-            }
-            result
-        })
-        .unwrap();
-        assert_eq!(refused, 1);
-    }
-
-    #[test]
-    fn bytes_that_are_sparse_unsealed_or_too_long_are_refused() {
-        let sparse = memfd("sparse").unwrap();
-        ftruncate(&sparse, 1 << 40).unwrap();
-        fcntl_add_seals(&sparse, SealedBytes::SEALS).unwrap();
-        let error = SealedBytes::open(sparse, u64::MAX).unwrap_err();
-        assert!(error.to_string().contains("only 0 stand behind"), "{error}");
-
-        let unsealed = memfd("unsealed").unwrap();
-        assert!(SealedBytes::open(unsealed, 0).unwrap_err().to_string().contains("not sealed"));
-
-        let long = SealedBytes::write(&[&[1; 5000]]).unwrap();
-        assert!(SealedBytes::open(long, 4999).is_err());
-
-        let (pipe, _writer) = io::pipe().unwrap();
-        assert!(SealedBytes::open(pipe.into(), 1).is_err());
-        for path in ["/proc/self/exe", "/dev/zero", "/dev"] {
-            let file = File::open(path).unwrap();
-            let error = SealedBytes::open(file.into(), u64::MAX).unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{path}: {error}");
-        }
-    }
 
     #[test]
     fn memory_cannot_be_cut_short_under_a_mapping() {
