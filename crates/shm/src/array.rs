@@ -1,18 +1,25 @@
+mod guard;
+
 use std::fmt;
-use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use multiproc_sync::LockError;
 use serde::{Deserialize, Serialize};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::elements::{Elements, ElementsGuard};
+use crate::elements::Elements;
 use crate::error::Error;
+
+pub use guard::ArrayGuard;
 
 /// Elements in shared memory, behind one lock of their own.
 ///
 /// A clone, and what another process reads from a message, is the same array. If whoever holds the
 /// lock is killed or panics, the array is poisoned: it may be half changed.
+///
+/// Each method here takes the lock and releases it. For several elements at once, [`lock`](Self::lock)
+/// gives a slice, which is iterated as slices are. There is no iterator over the array itself: it
+/// would have to hide that the lock could not be taken. [`to_vec`](Self::to_vec) is a snapshot.
 ///
 /// # Examples
 ///
@@ -35,12 +42,6 @@ use crate::error::Error;
 )]
 pub struct Array<T> {
     elements: Elements<T>,
-}
-
-/// An [`Array`], locked until this is dropped: a slice. It stays in its thread.
-#[must_use = "if unused the lock is released at once"]
-pub struct ArrayGuard<'a, T> {
-    guard: ElementsGuard<'a, T>,
 }
 
 impl<T: FromBytes + IntoBytes + Immutable + KnownLayout> Array<T> {
@@ -183,7 +184,7 @@ impl<T: FromBytes + IntoBytes + Immutable + KnownLayout> Array<T> {
         Ok(ArrayGuard { guard: self.elements.lock_anyway()? })
     }
 
-    /// Copies all elements.
+    /// Copies all elements: a snapshot, to be iterated with the lock free.
     ///
     /// # Errors
     ///
@@ -192,14 +193,75 @@ impl<T: FromBytes + IntoBytes + Immutable + KnownLayout> Array<T> {
     /// # Examples
     ///
     /// ```
-    /// assert_eq!(multiproc_shm::Array::from_slice(&[1, 2])?.to_vec()?, vec![1, 2]);
+    /// let array = multiproc_shm::Array::from_slice(&[1, 2])?;
+    /// let mut sum = 0;
+    /// for element in array.to_vec()? {
+    ///     sum += element;
+    /// }
+    /// assert_eq!(sum, 3);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[doc(alias = "snapshot")]
     pub fn to_vec(&self) -> Result<Vec<T>, LockError>
     where
         T: Copy,
     {
         Ok(self.lock()?.to_vec())
+    }
+
+    /// Copies all elements into a slice.
+    ///
+    /// # Errors
+    ///
+    /// As for [`lock`](Self::lock).
+    ///
+    /// # Panics
+    ///
+    /// If the slice has another length. The array is not poisoned by that.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let array = multiproc_shm::Array::from_slice(&[1, 2])?;
+    /// let mut copy = [0; 2];
+    /// array.copy_to_slice(&mut copy)?;
+    /// assert_eq!(copy, [1, 2]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn copy_to_slice(&self, elements: &mut [T]) -> Result<(), LockError>
+    where
+        T: Copy,
+    {
+        self.assert_len(elements.len());
+        elements.copy_from_slice(&self.lock()?);
+        Ok(())
+    }
+
+    /// Replaces all elements by those of a slice.
+    ///
+    /// # Errors
+    ///
+    /// As for [`lock`](Self::lock).
+    ///
+    /// # Panics
+    ///
+    /// If the slice has another length. The array is not poisoned by that.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let array = multiproc_shm::Array::zeroed(2)?;
+    /// array.copy_from_slice(&[1.5, 2.5])?;
+    /// assert_eq!(array.to_vec()?, [1.5, 2.5]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn copy_from_slice(&self, elements: &[T]) -> Result<(), LockError>
+    where
+        T: Copy,
+    {
+        self.assert_len(elements.len());
+        self.lock()?.copy_from_slice(elements);
+        Ok(())
     }
 
     /// Copies one element. `None` if there are not so many.
@@ -242,9 +304,50 @@ impl<T: FromBytes + IntoBytes + Immutable + KnownLayout> Array<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn set(&self, index: usize, element: T) -> Result<(), LockError> {
-        assert!(index < self.len(), "index {index} is not within the {} elements", self.len());
+        self.assert_within(index);
         self.lock()?[index] = element;
         Ok(())
+    }
+
+    /// Changes one element, with the lock held, and gives what the function gives.
+    ///
+    /// # Errors
+    ///
+    /// As for [`lock`](Self::lock).
+    ///
+    /// # Panics
+    ///
+    /// If there are not so many elements. The array is not poisoned by that, but by a panic of the
+    /// function.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let visits = multiproc_shm::Array::<u64>::zeroed(3)?;
+    /// let count = visits.update(1, |count| {
+    ///     *count += 1;
+    ///     *count
+    /// })?;
+    /// assert_eq!((count, visits.to_vec()?), (1, vec![0, 1, 0]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn update<R>(
+        &self,
+        index: usize,
+        change: impl FnOnce(&mut T) -> R,
+    ) -> Result<R, LockError> {
+        self.assert_within(index);
+        Ok(change(&mut self.lock()?[index]))
+    }
+
+    /// Before the lock is taken: a panic while it is held poisons it.
+    fn assert_within(&self, index: usize) {
+        assert!(index < self.len(), "index {index} is not within the {} elements", self.len());
+    }
+
+    /// As `assert_within`.
+    fn assert_len(&self, len: usize) {
+        assert!(len == self.len(), "{len} elements are not the {} of the array", self.len());
     }
 }
 
@@ -291,30 +394,5 @@ impl<T> fmt::Debug for Array<T> {
             .field("len", &self.elements.len())
             .field("poisoned", &self.is_poisoned())
             .finish_non_exhaustive()
-    }
-}
-
-impl<T: FromBytes + IntoBytes + Immutable + KnownLayout> Deref for ArrayGuard<'_, T> {
-    type Target = [T];
-
-    #[inline]
-    fn deref(&self) -> &[T] {
-        self.guard.elements()
-    }
-}
-
-impl<T: FromBytes + IntoBytes + Immutable + KnownLayout> DerefMut for ArrayGuard<'_, T> {
-    #[inline]
-    fn deref_mut(&mut self) -> &mut [T] {
-        self.guard.elements_mut()
-    }
-}
-
-impl<T> fmt::Debug for ArrayGuard<'_, T>
-where
-    T: FromBytes + IntoBytes + Immutable + KnownLayout + fmt::Debug,
-{
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (**self).fmt(f)
     }
 }

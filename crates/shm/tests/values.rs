@@ -124,6 +124,43 @@ fn lengths_are_awkward() {
 }
 
 #[test]
+fn elements_are_copied_in_bulk_and_changed_one_by_one() {
+    let array = Array::<u32>::zeroed(4097).unwrap();
+    let numbers: Vec<u32> = (0..4097).collect();
+    array.copy_from_slice(&numbers).unwrap();
+    let mut copy = vec![0; 4097];
+    array.copy_to_slice(&mut copy).unwrap();
+    assert_eq!(copy, numbers);
+    assert_eq!(array.update(4096, |last| std::mem::replace(last, 7)).unwrap(), 4096);
+    assert_eq!(array.get(4096).unwrap(), Some(7));
+    let mut guard = array.lock().unwrap();
+    for element in &mut guard {
+        *element += 1;
+    }
+    assert_eq!((&guard).into_iter().take(3).sum::<u32>(), 6);
+    drop(guard);
+
+    let empty = Array::<u32>::zeroed(0).unwrap();
+    empty.copy_from_slice(&[]).unwrap();
+    empty.copy_to_slice(&mut []).unwrap();
+
+    for wrong in [0, 4096, 4098] {
+        let (mut long, array) = (vec![0; wrong], AssertUnwindSafe(&array));
+        assert!(catch_unwind(|| array.copy_from_slice(&vec![0; wrong])).is_err());
+        assert!(catch_unwind(move || array.copy_to_slice(&mut long)).is_err());
+    }
+    assert!(catch_unwind(AssertUnwindSafe(|| array.update(4097, |_| ()))).is_err());
+    assert!(!array.is_poisoned());
+    let panic = catch_unwind(AssertUnwindSafe(|| {
+        array.update(0, |_| resume_unwind(Box::new(()))).map(drop)
+    }));
+    assert!(panic.is_err() && array.is_poisoned());
+    assert!(array.copy_from_slice(&numbers).unwrap_err().is_poisoned());
+    assert!(array.copy_to_slice(&mut copy).unwrap_err().is_poisoned());
+    assert!(array.update(0, |_| ()).unwrap_err().is_poisoned());
+}
+
+#[test]
 fn a_panic_poisons_and_an_index_out_of_bounds_does_not() {
     let array = Array::from_slice(&[1, 2]).unwrap();
     assert!(catch_unwind(AssertUnwindSafe(|| array.set(2, 0))).is_err());
