@@ -37,6 +37,18 @@ pub(crate) enum Kind {
     Forked,
     #[error("the parts are not one slice: {0}")]
     Join(&'static str),
+    #[error("cannot make shared memory of no bytes: ask for one at least")]
+    Empty,
+    #[error("cannot {operation} the shared memory {name:?}: {source}")]
+    Named { operation: &'static str, name: String, source: io::Error },
+    #[error("the shared memory {name:?} has {len} bytes where {wanted} were asked for")]
+    Length { name: String, len: usize, wanted: usize },
+    #[error("cannot unlink the shared memory {0:?}: the name is that of other memory, or of none")]
+    NotAt(String),
+    #[error("cannot unlink the shared memory: it has no name")]
+    Nameless,
+    #[error("{len} bytes at {offset} are not within the {size} bytes of shared memory")]
+    Bounds { offset: usize, len: usize, size: usize },
     #[error("cannot {operation} shared memory: {source}")]
     System { operation: &'static str, source: io::Error },
 }
@@ -49,6 +61,23 @@ impl Error {
             Kind::Memory(error) => error.is_too_long(),
             _ => false,
         }
+    }
+
+    /// Tells whether there is no memory of a name.
+    pub fn is_not_found(&self) -> bool {
+        matches!(&self.0, Kind::Named { source, .. } if source.kind() == io::ErrorKind::NotFound)
+            || matches!(self.0, Kind::NotAt(_))
+    }
+
+    /// Tells whether there is memory of a name already.
+    pub fn is_already_exists(&self) -> bool {
+        let exists = io::ErrorKind::AlreadyExists;
+        matches!(&self.0, Kind::Named { source, .. } if source.kind() == exists)
+    }
+
+    /// Tells whether something was to be read or written that is not within the memory or the list.
+    pub fn is_out_of_bounds(&self) -> bool {
+        matches!(self.0, Kind::Bounds { .. })
     }
 
     /// Tells whether a message carried memory that does not hold what it should.
@@ -71,6 +100,10 @@ impl Kind {
     pub(crate) fn system(operation: &'static str) -> impl FnOnce(io::Error) -> Kind {
         move |source| Kind::System { operation, source }
     }
+
+    pub(crate) fn named(operation: &'static str, name: &str) -> impl FnOnce(io::Error) -> Kind {
+        move |source| Kind::Named { operation, name: name.to_owned(), source }
+    }
 }
 
 impl From<MemoryError> for Error {
@@ -88,7 +121,11 @@ impl From<Error> for io::Error {
             Kind::Alignment(_) => io::ErrorKind::InvalidInput,
             Kind::Foreign(_) | Kind::NotOffered => io::ErrorKind::InvalidData,
             Kind::Forked => io::ErrorKind::PermissionDenied,
-            Kind::Join(_) => io::ErrorKind::InvalidInput,
+            Kind::Join(_) | Kind::Empty | Kind::Nameless => io::ErrorKind::InvalidInput,
+            Kind::Bounds { .. } => io::ErrorKind::InvalidInput,
+            Kind::Length { .. } => io::ErrorKind::InvalidData,
+            Kind::NotAt(_) => io::ErrorKind::NotFound,
+            Kind::Named { ref source, .. } => source.kind(),
             Kind::System { ref source, .. } => source.kind(),
         };
         io::Error::new(kind, error)

@@ -7,11 +7,15 @@ mod array;
 
 mod shm_box;
 
+mod shared_memory;
+
 mod elements;
 mod error;
+mod unique;
 
 pub use array::{Array, ArrayGuard};
 pub use error::Error;
 pub use multiproc_sync::LockError;
+pub use shared_memory::SharedMemory;
 pub use shm_box::{JoinError, ShmBox};
 pub use value::{Value, ValueGuard};

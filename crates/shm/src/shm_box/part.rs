@@ -1,15 +1,10 @@
 #![allow(unsafe_code)] // Makes slices of a mapping, for the one owner of its range.
 
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
 use std::mem::ManuallyDrop;
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::slice;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
-use std::time::SystemTime;
 
 use multiproc_os::memory::{Mapping, Memory};
 use multiproc_os::robust;
@@ -18,6 +13,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::ticket::Ticket;
 use crate::error::Kind;
+use crate::unique::new_id;
 
 /// A range of shared memory, not empty, that has one owner: this.
 ///
@@ -224,20 +220,4 @@ impl Drop for Mapped {
             unsafe { ManuallyDrop::drop(&mut self.mapping) };
         }
     }
-}
-
-/// A number that no other memory has: random, and of this process and moment.
-fn new_id() -> u128 {
-    static MADE: AtomicU64 = AtomicU64::new(0);
-
-    let half = || {
-        // A fork copies the random state.
-        let mut hasher = RandomState::new().build_hasher();
-        hasher.write_u32(std::process::id());
-        hasher.write_u64(MADE.fetch_add(1, Relaxed));
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        hasher.write_u128(now.as_nanos());
-        u128::from(hasher.finish())
-    };
-    half() << 64 | half()
 }
