@@ -8,7 +8,8 @@ use std::num::NonZeroU32;
 use std::sync::atomic::AtomicU32;
 
 use rustix::io::Errno;
-use rustix::thread::futex::{self, Flags, WakeOp, WakeOpCmp};
+use rustix::thread::ClockId;
+use rustix::thread::futex::{self, Flags, WaitFlags, WaitPtr, WaitvFlags, WakeOp, WakeOpCmp};
 
 use crate::deadline::Deadline;
 
@@ -28,9 +29,17 @@ pub enum Waited {
 pub enum Store {
     /// The word becomes `1 << n`, for `n` up to 31.
     Bit(u8),
-    /// The word is increased by `n`.
-    Add(u8),
+    /// The word is increased by `n`, up to [`MOST_ADDED`].
+    Add(u16),
+    /// The word gets the bit `1 << n` too, for `n` up to 31.
+    Set(u8),
 }
+
+/// The most that [`Store::Add`] adds: the kernel takes twelve bits with sign.
+pub const MOST_ADDED: u16 = 2_047;
+
+/// The most words that [`wait_any`] takes.
+pub const MOST_AWAITED: usize = 128;
 
 /// Sleeps while the word has the value, until woken or until the deadline.
 ///
@@ -62,6 +71,49 @@ pub fn wait(word: &AtomicU32, value: u32, deadline: Deadline) -> Waited {
     }
 }
 
+/// Sleeps while each word has its value, until one is woken or until the deadline.
+///
+/// Needs Linux 5.16; before that it fails with `ENOSYS`.
+///
+/// # Errors
+///
+/// The kernel has no such call, or does not let this process make it; there are no words, or more
+/// than [`MOST_AWAITED`].
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::atomic::AtomicU32;
+/// use std::time::Duration;
+/// use multiproc_os::{deadline::Deadline, futex::{self, Waited}};
+///
+/// let (one, two) = (AtomicU32::new(1), AtomicU32::new(2));
+/// assert_eq!(futex::wait_any(&[(&one, 1), (&two, 0)], Deadline::NEVER)?, Waited::Changed);
+/// let soon = Deadline::after(Duration::ZERO);
+/// assert_eq!(futex::wait_any(&[(&one, 1), (&two, 2)], soon)?, Waited::TimedOut);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn wait_any(words: &[(&AtomicU32, u32)], deadline: Deadline) -> io::Result<Waited> {
+    let until = deadline.timespec();
+    let mut waits = [futex::Wait::new(); MOST_AWAITED];
+    let waits = waits.get_mut(..words.len()).ok_or(io::ErrorKind::InvalidInput)?;
+    for (wait, (word, value)) in waits.iter_mut().zip(words) {
+        wait.uaddr = WaitPtr::new(word.as_ptr().cast());
+        wait.val = (*value).into();
+        wait.flags = WaitFlags::SIZE_U32;
+    }
+    loop {
+        let flags = WaitvFlags::empty();
+        match futex::waitv(waits, flags, until.as_ref(), ClockId::Monotonic) {
+            Ok(_) => return Ok(Waited::Woken),
+            Err(Errno::INTR) => {}
+            Err(Errno::TIMEDOUT) => return Ok(Waited::TimedOut),
+            Err(Errno::AGAIN) => return Ok(Waited::Changed),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 /// Wakes up to `most` sleepers and tells how many it woke.
 pub fn wake(word: &AtomicU32, most: u32) -> usize {
     // The kernel counts with sign, and takes a negative number for one.
@@ -85,6 +137,8 @@ pub fn wake(word: &AtomicU32, most: u32) -> usize {
 /// let word = AtomicU32::new(1);
 /// assert_eq!(store_and_wake(&word, Store::Add(2), 1)?, 0);
 /// assert_eq!(word.load(Ordering::Relaxed), 3);
+/// store_and_wake(&word, Store::Set(31), 1)?;
+/// assert_eq!(word.load(Ordering::Relaxed), 1 << 31 | 3);
 /// store_and_wake(&word, Store::Bit(31), 1)?;
 /// assert_eq!(word.load(Ordering::Relaxed), 1 << 31);
 /// # Ok::<(), std::io::Error>(())
@@ -94,12 +148,12 @@ pub fn store_and_wake(word: &AtomicU32, store: Store, most: u32) -> io::Result<u
     // off; this value, -1 in twelve bits, is one that no word of ours has.
     const NO_WORD_HAS: u16 = 0xfff;
     let (operation, argument) = match store {
-        Store::Bit(bit) => (WakeOp::SetShift, bit & 31),
-        Store::Add(number) => (WakeOp::Add, number),
+        Store::Bit(bit) => (WakeOp::SetShift, u16::from(bit & 31)),
+        Store::Add(number) => (WakeOp::Add, number.min(MOST_ADDED)),
+        Store::Set(bit) => (WakeOp::OrShift, u16::from(bit & 31)),
     };
     let most = most.min(i32::MAX as u32);
     let (flags, compare) = (Flags::empty(), WakeOpCmp::Eq);
-    let argument = argument.into();
     Ok(futex::wake_op(word, flags, most, 0, word, operation, compare, argument, NO_WORD_HAS)?)
 }
 
