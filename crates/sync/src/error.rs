@@ -160,6 +160,10 @@ impl MemoryError {
     pub fn is_too_long(&self) -> bool {
         matches!(self.reason, Reason::TooLong)
     }
+
+    pub(crate) fn unusable(reason: Reason) -> Self {
+        MemoryError { operation: "cannot use the shared memory", reason }
+    }
 }
 
 impl From<MemoryError> for io::Error {

@@ -3,10 +3,11 @@ use std::time::Duration;
 
 use multiproc_os::deadline::Deadline;
 use serde::{Deserialize, Serialize};
-use zerocopy::{FromBytes, IntoBytes, KnownLayout};
 
-use crate::error::{LockError, MemoryError};
-use crate::region::{Header, Region, RegionGuard};
+use crate::condition::Guard;
+use crate::error::{Kind, LockError, MemoryError};
+use crate::raw_lock::{NotTaken, RawLock, Wait};
+use crate::region::{Hold, Place};
 
 /// A mutual exclusion lock between processes, and between the threads in them.
 ///
@@ -33,7 +34,7 @@ use crate::region::{Header, Region, RegionGuard};
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Lock {
-    region: Region<NoHeader>,
+    place: Place<RawLock>,
 }
 
 /// Holds a [`Lock`] until dropped. It stays in its thread.
@@ -50,15 +51,8 @@ pub struct Lock {
 /// ```
 #[must_use = "if unused the lock is released at once"]
 pub struct LockGuard<'a> {
-    _guard: RegionGuard<'a, NoHeader>,
-}
-
-#[derive(FromBytes, IntoBytes, KnownLayout)]
-#[repr(C)]
-struct NoHeader;
-
-impl Header for NoHeader {
-    const KIND: [u8; 8] = *b"lock\0\0\0\0";
+    lock: &'a Lock,
+    hold: Hold<'a>,
 }
 
 impl Lock {
@@ -76,7 +70,7 @@ impl Lock {
     /// # Ok::<(), multiproc_sync::MemoryError>(())
     /// ```
     pub fn new() -> Result<Self, MemoryError> {
-        Ok(Lock { region: Region::create("multiproc-lock", 0)? })
+        Ok(Place::create("multiproc-lock", RawLock::new())?.into())
     }
 
     /// Waits until the lock is free and takes it.
@@ -99,7 +93,7 @@ impl Lock {
     #[doc(alias = "acquire")]
     #[inline]
     pub fn lock(&self) -> Result<LockGuard<'_>, LockError> {
-        Ok(LockGuard { _guard: self.region.lock()? })
+        self.take(Wait::Until(Deadline::NEVER))
     }
 
     /// Takes the lock if it is free. `None` if another thread or process holds it.
@@ -121,7 +115,10 @@ impl Lock {
     /// ```
     #[inline]
     pub fn try_lock(&self) -> Result<Option<LockGuard<'_>>, LockError> {
-        Ok(self.region.try_lock()?.map(|guard| LockGuard { _guard: guard }))
+        match self.take(Wait::Try) {
+            Err(error) if error.is_timeout() => Ok(None),
+            result => result.map(Some),
+        }
     }
 
     /// Waits until the lock is free, for so long at the most, and takes it.
@@ -149,7 +146,7 @@ impl Lock {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn lock_timeout(&self, timeout: Duration) -> Result<LockGuard<'_>, LockError> {
-        Ok(LockGuard { _guard: self.region.lock_until(Deadline::after(timeout))? })
+        self.take(Wait::Until(Deadline::after(timeout)))
     }
 
     /// Waits until the lock is free and takes it, poisoned or not.
@@ -179,7 +176,7 @@ impl Lock {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn lock_anyway(&self) -> Result<LockGuard<'_>, LockError> {
-        Ok(LockGuard { _guard: self.region.lock_anyway()? })
+        Ok(self.take_anyway(Wait::Until(Deadline::NEVER))?)
     }
 
     /// Tells whether a holder has died or panicked, and nobody has cleared that since.
@@ -191,7 +188,7 @@ impl Lock {
     /// # Ok::<(), multiproc_sync::MemoryError>(())
     /// ```
     pub fn is_poisoned(&self) -> bool {
-        self.region.is_poisoned()
+        self.place.is_poisoned()
     }
 
     /// Declares that what the lock guards was repaired.
@@ -205,7 +202,39 @@ impl Lock {
     /// # Ok::<(), multiproc_sync::MemoryError>(())
     /// ```
     pub fn clear_poison(&self) {
-        self.region.clear_poison();
+        self.place.clear_poison();
+    }
+
+    #[inline]
+    fn take(&self, wait: Wait) -> Result<LockGuard<'_>, LockError> {
+        let guard = self.take_anyway(wait)?;
+        if guard.hold.is_poisoned() {
+            return Err(Kind::Poisoned.into());
+        }
+        Ok(guard)
+    }
+
+    #[inline]
+    fn take_anyway(&self, wait: Wait) -> Result<LockGuard<'_>, NotTaken> {
+        Ok(LockGuard { lock: self, hold: self.place.hold(|lock| lock, wait)? })
+    }
+}
+
+impl From<Place<RawLock>> for Lock {
+    fn from(place: Place<RawLock>) -> Self {
+        Lock { place }
+    }
+}
+
+impl<'a> Guard for LockGuard<'a> {
+    type Source = &'a Lock;
+
+    fn release(self) -> &'a Lock {
+        self.lock
+    }
+
+    fn take(lock: &'a Lock) -> Result<Self, LockError> {
+        lock.lock()
     }
 }
 

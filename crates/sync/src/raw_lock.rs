@@ -3,7 +3,8 @@
 
 use std::io;
 use std::mem::offset_of;
-use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release, SeqCst};
+use std::slice;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, fence};
 use std::thread::panicking;
 
@@ -12,6 +13,9 @@ use multiproc_os::futex::{self, Store, Waited};
 use multiproc_os::patience::Patience;
 use multiproc_os::robust::{self, FUTEX_OFFSET, Links, Room, Thread};
 use zerocopy::{FromBytes, IntoBytes, KnownLayout};
+
+use crate::lock::Lock;
+use crate::region::{Header, Words};
 
 /// A lock's words, for structures in shared memory. All zeros is an unlocked one.
 ///
@@ -122,6 +126,23 @@ impl Held {
         let alone = if room.is_alone() { Self::ALONE } else { 0 };
         Held { state, context: u64::from(thread.generation()) | panicking | alone }
     }
+
+    /// Of a lock that the thread holds already.
+    fn again(state: State, thread: Thread) -> Self {
+        let panicking = if panicking() { Self::PANICKING } else { 0 };
+        Held { state, context: u64::from(thread.generation()) | panicking }
+    }
+
+    /// Tells whether a panic has started since it was taken.
+    #[inline]
+    pub(crate) fn has_panicked(self) -> bool {
+        panicking() && self.context & Self::PANICKING == 0
+    }
+
+    /// Tells whether it was taken in this process, and not copied into it by a fork.
+    pub(crate) fn is_of_this_process(self) -> bool {
+        Thread::still(self.context as u32).is_some()
+    }
 }
 
 /// How long to wait for a lock.
@@ -146,6 +167,18 @@ pub(crate) enum NotTaken {
     TooMany,
     /// The thread's robust list cannot be had.
     System(io::Error),
+}
+
+impl Header for RawLock {
+    const KIND: [u8; 8] = *b"lock\0\0\0\0";
+}
+
+impl Words for RawLock {
+    type Handle = Lock;
+
+    fn locks(&self) -> &[RawLock] {
+        slice::from_ref(self)
+    }
 }
 
 impl RawLock {
@@ -198,7 +231,7 @@ impl RawLock {
     pub(crate) unsafe fn unlock(&self, held: Held) {
         let Held { state, context } = held;
         let Some(thread) = Thread::still(context as u32) else { return };
-        if panicking() && context & Held::PANICKING == 0 {
+        if held.has_panicked() {
             self.poison();
         }
         // SAFETY: this thread holds the lock, so that it is in its list.
@@ -327,7 +360,7 @@ impl RawLock {
 
     /// Marks the data as possibly broken. For whoever holds the lock.
     #[cold]
-    fn poison(&self) {
+    pub(crate) fn poison(&self) {
         self.poisoned.store(1, Relaxed);
     }
 
@@ -338,6 +371,42 @@ impl RawLock {
         if seen.has(OWNER_DIED) {
             // If it fails, somebody has taken the lock just now, and poisons it for what it found.
             self.replace(seen, State::new(seen.word() & !OWNER_DIED, seen.turn()));
+        }
+    }
+
+    /// Tells whether anybody holds the lock, this thread or another. The dead hold nothing.
+    #[inline]
+    pub(crate) fn is_held(&self) -> bool {
+        State(self.state.load(Acquire)).owner() != 0
+    }
+
+    /// Tells whether its last holder has died, and nobody has taken it since.
+    pub(crate) fn is_orphaned(&self) -> bool {
+        self.load().has(OWNER_DIED)
+    }
+
+    /// Another guard for a lock that this thread holds. `None` if it does not.
+    pub(crate) fn held_again(&self) -> Option<Held> {
+        let thread = Thread::current().ok()?;
+        let state = self.load();
+        (state.owner() == thread.id()).then(|| Held::again(state, thread))
+    }
+
+    /// The word and its value, for a sleeper that is to be woken when the lock is released or its
+    /// holder dies. `None` if nobody holds the lock.
+    ///
+    /// Such a sleeper looks after it was woken, or leaves that to one who comes after it: it is the
+    /// only one who sleeps there.
+    pub(crate) fn watch(&self) -> Option<(&AtomicU32, u32)> {
+        loop {
+            let seen = self.load();
+            let waiting = State::new(seen.word() | WAITERS, seen.turn());
+            if seen.owner() == 0 {
+                return None;
+            }
+            if seen == waiting || self.replace(seen, waiting) {
+                return Some((self.word(), waiting.word()));
+            }
         }
     }
 

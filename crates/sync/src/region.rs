@@ -14,18 +14,19 @@
 #![allow(unsafe_code)] // Makes references into shared memory: to atomics, and to bytes under a lock.
 
 mod guard;
+mod place;
 mod preamble;
 
 use std::cell::UnsafeCell;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
-use std::mem::ManuallyDrop;
+use std::mem::{self, ManuallyDrop};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::ptr::{self, NonNull};
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use multiproc_os::deadline::Deadline;
 use multiproc_os::memory::{Mapping, Memory};
@@ -37,7 +38,9 @@ use crate::error::{LockError, MemoryError, Reason};
 use crate::raw_lock::{RawLock, Wait};
 
 pub use guard::{GateGuard, RegionGuard};
-use preamble::{Extent, HEADER_AT, PAGE, Preamble};
+pub(crate) use place::Hold;
+pub use place::{Place, Words};
+use preamble::{Extent, HEADER_AT, LONGEST_HEADER, PAGE, Preamble};
 
 /// What stands in front of a region's bytes and is used without their lock.
 ///
@@ -69,6 +72,10 @@ pub trait Header: FromBytes + IntoBytes + KnownLayout + Sync + 'static {
     /// Eight letters that tell this kind of region from others, in error messages too.
     const KIND: [u8; 8];
 }
+
+/// The kind of headers that are made of words of several primitives, in any order: what a message
+/// says to be at an offset of such a header is taken for that.
+pub const SHARED: [u8; 8] = *b"shared\0\0";
 
 /// Shared memory with a header `H` and bytes that one thread of one process at a time may use.
 ///
@@ -122,7 +129,16 @@ struct Inner {
     extent: Extent,
     /// How many guards of gates there are, forgotten ones included.
     gates: AtomicUsize,
+    /// The locks that are used through places.
+    places: Mutex<Vec<Locks>>,
 }
+
+/// Locks in the header.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Locks(NonNull<[RawLock]>);
+
+// SAFETY: they are in a mapping of the process, not of a thread, and `Sync`.
+unsafe impl Send for Locks {}
 
 struct Bytes {
     start: NonNull<u8>,
@@ -149,7 +165,7 @@ impl<H: Header> Region<H> {
     ///
     /// The length overflows, or the system has no descriptor or address space left.
     pub fn create(name: &str, len: usize) -> Result<Self, MemoryError> {
-        Self::with_extent(name, Extent::fixed::<H>(len))
+        Self::with_extent(name, Extent::fixed(size_of::<H>(), len))
     }
 
     /// Makes a region with `len` zero bytes, which [`RegionGuard::grow`] can make more. They are
@@ -159,10 +175,27 @@ impl<H: Header> Region<H> {
     ///
     /// As for [`create`](Self::create).
     pub fn create_growable(name: &str, len: usize) -> Result<Self, MemoryError> {
-        Self::with_extent(name, Extent::growable::<H>(len))
+        Self::with_extent(name, Extent::growable(size_of::<H>(), len))
+    }
+
+    /// Makes a region with `len` zero bytes behind a header that is not zero.
+    ///
+    /// # Errors
+    ///
+    /// As for [`create`](Self::create).
+    pub fn create_with(name: &str, mut header: H, len: usize) -> Result<Self, MemoryError> {
+        let region = Self::create(name, len)?;
+        let from = header.as_mut_bytes();
+        // SAFETY: the mapping covers the header, which nobody knows of yet.
+        unsafe {
+            let to = region.preamble.byte_add(HEADER_AT).cast::<u8>().as_ptr();
+            to.copy_from_nonoverlapping(from.as_ptr(), from.len());
+        }
+        Ok(region)
     }
 
     fn with_extent(name: &str, extent: Extent) -> Result<Self, MemoryError> {
+        const { assert!(align_of::<H>() <= HEADER_AT && size_of::<H>() <= LONGEST_HEADER) };
         let error = |reason| MemoryError { operation: "cannot make shared memory", reason };
         let make = || -> Result<_, Reason> {
             let memory = if extent.growable {
@@ -171,11 +204,11 @@ impl<H: Header> Region<H> {
                 Memory::create(name, extent.end()?)?
             };
             let memory = Memory::from_fd(SharedFd::from(memory.into_fd()))?;
-            let head = memory.map(0, extent.head::<H>())?;
+            let head = memory.map(0, extent.head())?;
             // SAFETY: the mapping is at least as long as the preamble, which is all atomics.
             let preamble = unsafe { &*head.as_ptr().cast::<Preamble>() };
             preamble.write::<H>(extent)?;
-            Self::assemble(memory, head, extent)
+            Ok(Self::of(Arc::new(Inner::assemble(memory, head, extent)?)))
         };
         make().map_err(error)
     }
@@ -187,54 +220,19 @@ impl<H: Header> Region<H> {
     /// It is not a region with such a header, made by this version, for this C library, in this pid
     /// namespace.
     pub fn from_fd(fd: impl Into<SharedFd>) -> Result<Self, MemoryError> {
-        let error = |reason| MemoryError { operation: "cannot use the shared memory", reason };
-        let fd = fd.into();
         let open = || -> Result<_, Reason> {
-            let memory = match Memory::from_fd(fd) {
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                    return Err(Reason::Foreign(format!("no shared memory of ours: {error}")));
-                }
-                memory => memory?,
-            };
-            let too_short = || Err(Reason::Foreign("too short".to_owned()));
-            if memory.len()? < HEADER_AT as u64 {
-                return too_short();
-            }
-            let head = memory.map(0, HEADER_AT)?;
-            // SAFETY: as in `with_extent`.
-            let preamble = unsafe { &*head.as_ptr().cast::<Preamble>() };
-            let extent = preamble.check::<H>()?;
-            if memory.len()? < extent.end()? {
-                return too_short();
-            }
-            let head = memory.map(0, extent.head::<H>())?;
-            Self::assemble(memory, head, extent)
+            let inner = Inner::open(fd.into())?;
+            inner.preamble().check_kind::<H>()?;
+            Ok(Self::of(Arc::new(inner)))
         };
-        open().map_err(error)
+        open().map_err(MemoryError::unusable)
     }
 
-    fn assemble(memory: Memory<SharedFd>, head: Mapping, extent: Extent) -> Result<Self, Reason> {
-        const { assert!(align_of::<H>() <= HEADER_AT && size_of::<H>() < 1 << 20) };
-        let bytes = if extent.growable {
-            Bytes::map(&memory, extent.at, extent.len)?
-        } else if extent.len == 0 {
-            Bytes::empty()
-        } else {
-            // SAFETY: the mapping covers the bytes: see `Extent::head`.
-            let start = unsafe { NonNull::new_unchecked(head.as_ptr().add(extent.at as usize)) };
-            Bytes { start, len: extent.len as usize, _mapping: None }
-        };
-        let inner = Inner {
-            memory,
-            head: ManuallyDrop::new(head),
-            bytes: UnsafeCell::new(bytes),
-            extent,
-            gates: AtomicUsize::new(0),
-        };
+    /// Of memory whose header is an `H`.
+    fn of(inner: Arc<Inner>) -> Self {
         // SAFETY: no mapping is at address zero.
         let preamble = unsafe { NonNull::new_unchecked(inner.head.as_ptr().cast()) };
-        let inner = Arc::new(inner);
-        Ok(Region { inner, preamble, growable: extent.growable, _header: PhantomData })
+        Region { preamble, growable: inner.extent.growable, inner, _header: PhantomData }
     }
 
     /// What stands in front of the bytes.
@@ -365,6 +363,16 @@ impl<H: Header> Region<H> {
         }
     }
 
+    /// The words of a lock or of another primitive in the header. The primitive is used through what
+    /// is made of that, and keeps the region mapped.
+    ///
+    /// # Panics
+    ///
+    /// If what `pick` gives is not in the header.
+    pub fn place<X: Words>(&self, pick: impl FnOnce(&H) -> &X) -> Place<X> {
+        Place::of(&self.inner, pick(self.header()))
+    }
+
     /// Tells whether both refer to the same memory through the same handle in this process.
     pub fn same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner)
@@ -380,6 +388,49 @@ impl<H> Region<H> {
 }
 
 impl Inner {
+    /// Checks and maps memory that came from elsewhere.
+    fn open(fd: SharedFd) -> Result<Self, Reason> {
+        let memory = match Memory::from_fd(fd) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return Err(Reason::Foreign(format!("no shared memory of ours: {error}")));
+            }
+            memory => memory?,
+        };
+        let too_short = || Err(Reason::Foreign("too short".to_owned()));
+        if memory.len()? < HEADER_AT as u64 {
+            return too_short();
+        }
+        let head = memory.map(0, HEADER_AT)?;
+        // SAFETY: the mapping is as long as the preamble, which is all atomics.
+        let preamble = unsafe { &*head.as_ptr().cast::<Preamble>() };
+        let extent = preamble.check()?;
+        if memory.len()? < extent.end()? {
+            return too_short();
+        }
+        let head = memory.map(0, extent.head())?;
+        Self::assemble(memory, head, extent)
+    }
+
+    fn assemble(memory: Memory<SharedFd>, head: Mapping, extent: Extent) -> Result<Self, Reason> {
+        let bytes = if extent.growable {
+            Bytes::map(&memory, extent.at, extent.len)?
+        } else if extent.len == 0 {
+            Bytes::empty()
+        } else {
+            // SAFETY: the mapping covers the bytes: see `Extent::head`.
+            let start = unsafe { NonNull::new_unchecked(head.as_ptr().add(extent.at as usize)) };
+            Bytes { start, len: extent.len as usize, _mapping: None }
+        };
+        Ok(Inner {
+            memory,
+            head: ManuallyDrop::new(head),
+            bytes: UnsafeCell::new(bytes),
+            extent,
+            gates: AtomicUsize::new(0),
+            places: Mutex::new(Vec::new()),
+        })
+    }
+
     fn preamble(&self) -> &Preamble {
         // SAFETY: as in `Region::header`.
         unsafe { &*self.head.as_ptr().cast() }
@@ -390,7 +441,13 @@ impl Drop for Inner {
     fn drop(&mut self) {
         // A guard that was forgotten has left its lock in the list of its thread, which will write
         // there again.
-        if *self.gates.get_mut() == 0 && !self.preamble().lock.is_held_in_this_process() {
+        let places = mem::take(self.places.get_mut().unwrap_or_else(PoisonError::into_inner));
+        // SAFETY: they are in the header, which is mapped.
+        let mut places = places.iter().flat_map(|locks| unsafe { locks.0.as_ref() });
+        if *self.gates.get_mut() == 0
+            && !self.preamble().lock.is_held_in_this_process()
+            && !places.any(RawLock::is_held_in_this_process)
+        {
             // SAFETY: it is not used after this.
             unsafe { ManuallyDrop::drop(&mut self.head) };
         }

@@ -17,6 +17,8 @@ const VERSION: u32 = 1;
 /// Where the header is.
 pub(super) const HEADER_AT: usize = 128;
 const _: () = assert!(size_of::<Preamble>() == HEADER_AT);
+/// How long a header can be.
+pub(super) const LONGEST_HEADER: usize = 1 << 30;
 /// The size of a page on some machines, and a divisor of it on all others.
 pub(super) const PAGE: u64 = 4096;
 
@@ -47,6 +49,7 @@ pub(super) struct Preamble {
 /// Where the bytes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Extent {
+    pub(super) header_len: usize,
     pub(super) at: u64,
     /// How many there were when the region was made or opened.
     pub(super) len: u64,
@@ -54,22 +57,23 @@ pub(super) struct Extent {
 }
 
 impl Extent {
-    pub(super) fn fixed<H>(len: usize) -> Self {
+    pub(super) fn fixed(header_len: usize, len: usize) -> Self {
         const LINE: u64 = 64;
         let len = len as u64;
         let alignment = if len == 0 { LINE } else { (1 << len.trailing_zeros()).clamp(LINE, PAGE) };
-        Extent { at: Self::header_end::<H>().next_multiple_of(alignment), len, growable: false }
+        let at = Self::header_end(header_len).next_multiple_of(alignment);
+        Extent { header_len, at, len, growable: false }
     }
 
     /// The bytes are mapped apart from the header, so they start a page.
-    pub(super) fn growable<H>(len: usize) -> Self {
+    pub(super) fn growable(header_len: usize, len: usize) -> Self {
         const LONGEST_PAGE: u64 = PAGE << 4;
-        let at = Self::header_end::<H>().next_multiple_of(LONGEST_PAGE);
-        Extent { at, len: len as u64, growable: true }
+        let at = Self::header_end(header_len).next_multiple_of(LONGEST_PAGE);
+        Extent { header_len, at, len: len as u64, growable: true }
     }
 
-    pub(super) fn header_end<H>() -> u64 {
-        (HEADER_AT + size_of::<H>()) as u64
+    fn header_end(header_len: usize) -> u64 {
+        (HEADER_AT + header_len) as u64
     }
 
     pub(super) fn end(self) -> Result<u64, Reason> {
@@ -78,8 +82,9 @@ impl Extent {
     }
 
     /// How much is mapped for good: the bytes too if they do not grow.
-    pub(super) fn head<H>(self) -> usize {
-        let end = if self.growable { Self::header_end::<H>() } else { self.at + self.len };
+    pub(super) fn head(self) -> usize {
+        let end =
+            if self.growable { Self::header_end(self.header_len) } else { self.at + self.len };
         end as usize
     }
 }
@@ -90,7 +95,7 @@ impl Preamble {
         self.version.store(VERSION, Relaxed);
         self.futex_offset.store(FUTEX_OFFSET as u32, Relaxed);
         self.pid_namespace.store(pid_namespace()?, Relaxed);
-        self.header_len.store(size_of::<H>() as u32, Relaxed);
+        self.header_len.store(extent.header_len as u32, Relaxed);
         self.growable.store(extent.growable.into(), Relaxed);
         self.bytes_at.store(extent.at, Relaxed);
         self.len.store(extent.len, Relaxed);
@@ -98,8 +103,8 @@ impl Preamble {
         Ok(())
     }
 
-    /// Checks that this process can use the region for what it expects it to be.
-    pub(super) fn check<H: Header>(&self) -> Result<Extent, Reason> {
+    /// Checks that this process can use the region, whose header may be of any kind.
+    pub(super) fn check(&self) -> Result<Extent, Reason> {
         let foreign = |text: String| Err(Reason::Foreign(text));
         if self.magic.load(Acquire) != MAGIC {
             return foreign("memory of something else".to_owned());
@@ -110,26 +115,41 @@ impl Preamble {
                 "of version {version}, and this program has version {VERSION}"
             ));
         }
-        let kind = self.kind.load(Relaxed).to_le_bytes();
-        if kind != H::KIND || self.header_len.load(Relaxed) != size_of::<H>() as u32 {
-            let name = |kind: [u8; 8]| kind.escape_ascii().to_string();
-            return foreign(format!("memory of {:?}, not of {:?}", name(kind), name(H::KIND)));
-        }
         if self.futex_offset.load(Relaxed) != FUTEX_OFFSET as u32 {
             return foreign("of a program with another C library".to_owned());
         }
         if self.pid_namespace.load(Relaxed) != pid_namespace()? {
             return foreign("of another pid namespace, where thread ids mean others".to_owned());
         }
+        let header_len = self.header_len.load(Relaxed) as usize;
         let len = usize::try_from(self.len.load(Relaxed)).unwrap_or(usize::MAX);
         let extent = match self.growable.load(Relaxed) {
-            0 => Extent::fixed::<H>(len),
-            _ => Extent::growable::<H>(len),
+            0 => Extent::fixed(header_len, len),
+            _ => Extent::growable(header_len, len),
         };
-        if extent.at != self.bytes_at.load(Relaxed) || extent.end().is_err() {
+        if extent.at != self.bytes_at.load(Relaxed)
+            || extent.end().is_err()
+            || header_len > LONGEST_HEADER
+        {
             return foreign("damaged".to_owned());
         }
         Ok(extent)
+    }
+
+    /// Checks that the header is an `H`.
+    pub(super) fn check_kind<H: Header>(&self) -> Result<(), Reason> {
+        let kind = self.kind();
+        if kind != H::KIND || self.header_len.load(Relaxed) as usize != size_of::<H>() {
+            let name = |kind: [u8; 8]| kind.escape_ascii().to_string();
+            let text = format!("memory of {:?}, not of {:?}", name(kind), name(H::KIND));
+            return Err(Reason::Foreign(text));
+        }
+        Ok(())
+    }
+
+    /// What the header is.
+    pub(super) fn kind(&self) -> [u8; 8] {
+        self.kind.load(Relaxed).to_le_bytes()
     }
 
     /// How many bytes there are. Exact for whoever holds the lock.
