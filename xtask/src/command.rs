@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::mpsc;
 use std::thread;
@@ -11,8 +11,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 /// Returns the top of the repository.
-pub(crate) fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask stands in the workspace")
+pub(crate) fn root() -> PathBuf {
+    // As `cargo run` says: what was compiled in is another checkout's if they share a target directory.
+    let own = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let own = own.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    own.parent().expect("xtask stands in the workspace").to_path_buf()
 }
 
 /// Returns the directory that holds the `debug` and `release` directories of this build.
