@@ -1,13 +1,16 @@
 //! What several of the programs need, or what would make one of them long.
 
 pub mod filters;
+pub mod page;
 pub mod site;
 
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use std::{env, fs};
 
 use anyhow::{Context, Result};
+use indicatif::{ProgressBar, ProgressFinish};
 
 /// Returns the photographs that come with the programs, sorted by name.
 pub fn photos() -> Result<Vec<PathBuf>> {
@@ -31,6 +34,27 @@ pub fn output_dir(name: &str) -> Result<PathBuf> {
 /// Returns the last part of a path as text, without its extension.
 pub fn stem(path: &Path) -> String {
     path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Starts a progress bar, which is seen on a terminal only and is gone when it is dropped.
+pub fn progress_bar(steps: usize) -> ProgressBar {
+    let bar = ProgressBar::new(steps as u64).with_finish(ProgressFinish::AndClear);
+    bar.enable_steady_tick(Duration::from_millis(100));
+    bar
+}
+
+/// Prints a line as `println!` does, in the place of a progress bar, which comes back below it. The
+/// bar may be another process's.
+#[macro_export]
+macro_rules! say {
+    ($($text:tt)*) => {
+        println!("{}{}", $crate::clear_line(), format_args!($($text)*))
+    };
+}
+
+/// What clears a line of the terminal, if the output goes to one.
+pub fn clear_line() -> &'static str {
+    if io::stdout().is_terminal() { "\r\x1b[K" } else { "" }
 }
 
 /// Returns what `work` returns, and how many seconds it took.
