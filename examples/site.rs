@@ -4,11 +4,9 @@ use std::net::TcpListener;
 use std::time::Duration;
 use std::{io, thread};
 
-use axum::extract::Request;
-use axum::http::StatusCode;
-use axum::middleware::{self, Next};
-use axum::response::{Html, Redirect, Response};
-use axum::{Router, routing::get};
+use axum::Router;
+use axum::http::{StatusCode, Uri};
+use axum::response::{Html, IntoResponse, Redirect, Response};
 use tokio::{net, runtime, time};
 
 /// What each page takes at least: about what one takes over a real network.
@@ -32,6 +30,7 @@ const HOME: &str = "<!doctype html><title>A small site</title><h1>Welcome</h1>
 const NEWS: &str = "<!doctype html><title>News &amp; weather</title>
     <ul><li><a href=/>Home</a><li><a href=/slow>More</a></ul>";
 const LATE: &str = "<!doctype html><title>Worth the wait</title><a href=/>Home</a>";
+const LOST: &str = "<!doctype html><title>Not found</title>";
 // Tags that are never closed, closed twice, or cross each other; a stray `<`; no end.
 const BROKEN: &str = "<ht ml><body><title>Broken <b>HTML</title><p><a href='/'>Home<div></p></b>
     1 < 2 <table><tr><a href=\"/news\">News</table></table><i><a href=/x>x</i></a><td><a hr";
@@ -42,27 +41,25 @@ pub fn serve() -> io::Result<String> {
     listener.set_nonblocking(true)?;
     let address = format!("http://{}", listener.local_addr()?);
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    let site = Router::new()
-        .route("/", get(|| async { Html(HOME) }))
-        .route("/news", get(|| async { Html(NEWS) }))
-        .route("/slow", get(slow))
-        .route("/broken", get(|| async { Html(BROKEN) }))
-        .route("/moved", get(|| async { Redirect::permanent("/news") }))
-        .route("/empty", get(|| async { "" }))
-        .fallback((StatusCode::NOT_FOUND, Html("<!doctype html><title>Not found</title>")))
-        .layer(middleware::from_fn(delay));
+    let site = Router::new().fallback(answer);
     thread::spawn(move || {
         runtime.block_on(async { axum::serve(net::TcpListener::from_std(listener)?, site).await })
     });
     Ok(address)
 }
 
-async fn delay(request: Request, next: Next) -> Response {
+async fn answer(page: Uri) -> Response {
     time::sleep(LATENCY).await;
-    next.run(request).await
-}
-
-async fn slow() -> Html<&'static str> {
-    time::sleep(SLOW).await;
-    Html(LATE)
+    match page.path() {
+        "/" => Html(HOME).into_response(),
+        "/news" => Html(NEWS).into_response(),
+        "/slow" => {
+            time::sleep(SLOW).await;
+            Html(LATE).into_response()
+        }
+        "/broken" => Html(BROKEN).into_response(),
+        "/moved" => Redirect::permanent("/news").into_response(),
+        "/empty" => Html("").into_response(),
+        _ => (StatusCode::NOT_FOUND, Html(LOST)).into_response(),
+    }
 }

@@ -1,20 +1,20 @@
 //! Exercise: sorts ten million numbers in shared memory; compares with std's and rayon's sort.
 
-use std::iter;
-
 use multiproc::{Pool, ShmBox};
-use multiproc_examples::{print_speedup, timed};
+use multiproc_examples::{print_speedup, progress_bar, say, timed};
 use rayon::slice::ParallelSliceMut;
 
-const COUNT: usize = 10_000_000;
+const COUNT: u64 = 10_000_000;
 
-/// Numbers without order (xorshift), the same in each run.
-fn numbers() -> impl Iterator<Item = u64> {
-    iter::successors(Some(0x9e37_79b9_7f4a_7c15), |&x: &u64| {
-        let x = x ^ (x << 13);
-        let x = x ^ (x >> 7);
-        Some(x ^ (x << 17))
-    })
+type Sort = fn(&mut [u64]);
+
+/// Sorts with all workers: each gets its part moved to it and back; the numbers stay where they are.
+fn sort(pool: &Pool, data: ShmBox<[u64]>) -> anyhow::Result<ShmBox<[u64]>> {
+    let sort = |mut part: ShmBox<[u64]>| {
+        part.sort_unstable();
+        part
+    };
+    Ok(ShmBox::join(pool.map(sort, divide(data, pool.workers()))?)?)
 }
 
 /// Divides `data` so that no number of a part is greater than any of the next part.
@@ -31,38 +31,31 @@ fn divide(mut data: ShmBox<[u64]>, parts: usize) -> Vec<ShmBox<[u64]>> {
     divided
 }
 
-fn parallel_sort(pool: &Pool, data: ShmBox<[u64]>) -> anyhow::Result<ShmBox<[u64]>> {
-    // Each part moves to a worker and back; the numbers stay where they are.
-    let sort = |mut part: ShmBox<[u64]>| {
-        part.sort_unstable();
-        part
-    };
-    let sorted = pool.map(sort, divide(data, multiproc::cpu_count()))?;
-    Ok(ShmBox::join(sorted)?)
-}
-
 fn main() -> anyhow::Result<()> {
     multiproc::init();
-    let data: Vec<u64> = numbers().take(COUNT).collect();
+    // Numbers without order, the same in each run.
+    let data: Vec<u64> = (1..=COUNT).map(|i| (i * i).wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect();
     let pool = Pool::new()?;
+    println!("Sorting {COUNT} numbers, {} workers", pool.workers());
 
-    let mut expected = data.clone();
-    let ((), unstable) = timed(|| expected.sort_unstable());
-    let mut copy = data.clone();
-    let ((), stable) = timed(|| copy.sort());
-    copy.copy_from_slice(&data);
-    let ((), threads) = timed(|| copy.par_sort_unstable());
+    let rivals: [(&str, Sort); 3] = [
+        ("std's sort", <[u64]>::sort),
+        ("rayon's par_sort_unstable, threads", <[u64]>::par_sort_unstable),
+        ("std's sort_unstable", <[u64]>::sort_unstable),
+    ];
+    let (mut expected, mut sequential) = (Vec::new(), 0.0);
+    for (name, sort) in progress_bar(rivals.len()).wrap_iter(rivals.into_iter()) {
+        expected.clone_from(&data);
+        ((), sequential) = timed(|| sort(&mut expected));
+        say!("{name}: {sequential:.3} seconds");
+    }
+
     let (shared, moving) = timed(|| ShmBox::<[u64]>::from_slice(&data));
     let shared = shared?;
-    let (sorted, parallel) = timed(|| parallel_sort(&pool, shared));
-    assert!(sorted?[..] == expected[..], "the parallel sort is wrong");
-
-    println!("Sorted {COUNT} numbers, {} workers", multiproc::cpu_count());
-    println!("std's sort_unstable: {unstable:.3} seconds");
-    println!("std's sort: {stable:.3} seconds");
-    println!("rayon's par_sort_unstable, threads: {threads:.3} seconds");
+    let (sorted, parallel) = timed(|| sort(&pool, shared));
     println!("Pool, in shared memory: {parallel:.3} seconds");
-    print_speedup(unstable, parallel);
+    print_speedup(sequential, parallel);
     println!("Copying numbers into shared memory first, where needed: {moving:.3} seconds more");
+    assert!(sorted?[..] == expected[..], "the parallel sort is wrong");
     Ok(())
 }

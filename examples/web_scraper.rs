@@ -2,44 +2,16 @@
 
 use std::collections::HashMap;
 use std::env;
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use multiproc::Pool;
-use multiproc_examples::{site, timed};
-use scraper::{Html, Selector};
-use serde::{Deserialize, Serialize};
+use multiproc_examples::page::Page;
+use multiproc_examples::{progress_bar, say, site, timed};
 
-#[derive(Serialize, Deserialize)]
-struct Page {
-    status: u16,
-    title: String,
-    links: usize,
-    bytes: usize,
-}
-
-/// A page that fails is a result too.
+/// Returns the page too if it fails, as why it did.
 fn scrape(url: String) -> (String, u32, f64, Result<Page, String>) {
-    let (page, time) = timed(|| fetch(&url).map_err(|error| format!("{error:#}")));
+    let (page, time) = timed(|| Page::fetch(&url).map_err(|error| format!("failed: {error:#}")));
     (url, multiproc::current_process().pid(), time, page)
-}
-
-fn fetch(url: &str) -> Result<Page> {
-    let config = ureq::Agent::config_builder()
-        .timeout_global(Some(Duration::from_secs(20)))
-        .http_status_as_error(false);
-    // No proxy can see a site on this machine.
-    let config = if url.starts_with("http://127.") { config.proxy(None) } else { config };
-    let mut response = config.build().new_agent().get(url).call()?;
-    let body = response.body_mut().read_to_string()?;
-    let document = Html::parse_document(&body);
-    let title = document.select(&Selector::parse("title").unwrap()).next();
-    Ok(Page {
-        status: response.status().as_u16(),
-        title: title.map(|title| title.text().collect()).unwrap_or_default(),
-        links: document.select(&Selector::parse("a[href]").unwrap()).count(),
-        bytes: body.len(),
-    })
 }
 
 fn main() -> Result<()> {
@@ -55,18 +27,14 @@ fn main() -> Result<()> {
 
     // Pages are waited for more than worked on, so more processes than CPUs do help.
     let pool = Pool::builder().workers(4).build()?;
+    let bar = progress_bar(urls.len());
     let mut alone = 0.0;
     let (outcome, together) = timed(|| {
-        for done in pool.imap_unordered(scrape, urls) {
+        for done in bar.wrap_iter(pool.imap_unordered(scrape, urls)) {
             let (url, process, time, page) = done?;
             alone += time;
-            let shown = match &page {
-                Ok(p) => {
-                    format!("{}, {:?}, links: {}, bytes: {}", p.status, p.title, p.links, p.bytes)
-                }
-                Err(error) => format!("failed: {error}"),
-            };
-            println!("[process {process}, {time:.2} s] {url}: {shown}");
+            let shown = page.as_ref().map_or_else(String::clone, Page::to_string);
+            say!("[process {process}, {time:.2} s] {url}: {shown}");
             let found = page.ok().map(|page| (page.status, page.links));
             let right = expected.get(&url).is_none_or(|&right| found == Some(right));
             ensure!(right, "that is not what our site serves");
