@@ -37,6 +37,10 @@ pub(crate) enum Kind {
     Forked,
     #[error("the parts are not one slice: {0}")]
     Join(&'static str),
+    #[error("cannot freeze the slice: it is only a part of its memory, join it with the others")]
+    Partial,
+    #[error("cannot freeze the slice: somebody else has its memory mapped, or holds pages of it")]
+    InUse,
     #[error("cannot make shared memory of no bytes: ask for one at least")]
     Empty,
     #[error("cannot {operation} the shared memory {name:?}: {source}")]
@@ -61,6 +65,11 @@ impl Error {
             Kind::Memory(error) => error.is_too_long(),
             _ => false,
         }
+    }
+
+    /// Tells whether memory was not frozen because somebody else uses it.
+    pub fn is_in_use(&self) -> bool {
+        matches!(self.0, Kind::InUse)
     }
 
     /// Tells whether there is no memory of a name.
@@ -96,6 +105,12 @@ impl Error {
     }
 }
 
+impl Error {
+    pub(crate) fn kind(&self) -> &Kind {
+        &self.0
+    }
+}
+
 impl Kind {
     pub(crate) fn system(operation: &'static str) -> impl FnOnce(io::Error) -> Kind {
         move |source| Kind::System { operation, source }
@@ -123,6 +138,8 @@ impl From<Error> for io::Error {
             Kind::Forked => io::ErrorKind::PermissionDenied,
             Kind::Join(_) | Kind::Empty | Kind::Nameless => io::ErrorKind::InvalidInput,
             Kind::Bounds { .. } => io::ErrorKind::InvalidInput,
+            Kind::Partial => io::ErrorKind::InvalidInput,
+            Kind::InUse => io::ErrorKind::ResourceBusy,
             Kind::Length { .. } => io::ErrorKind::InvalidData,
             Kind::NotAt(_) => io::ErrorKind::NotFound,
             Kind::Named { ref source, .. } => source.kind(),

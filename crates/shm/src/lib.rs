@@ -7,6 +7,8 @@ mod array;
 
 mod shm_box;
 
+mod shm_arc;
+
 mod shared_memory;
 
 mod elements;
@@ -17,5 +19,6 @@ pub use array::{Array, ArrayGuard};
 pub use error::Error;
 pub use multiproc_sync::LockError;
 pub use shared_memory::SharedMemory;
-pub use shm_box::{JoinError, ShmBox};
+pub use shm_arc::ShmArc;
+pub use shm_box::{FreezeError, JoinError, ShmBox};
 pub use value::{Value, ValueGuard};

@@ -1,5 +1,6 @@
 //! Slices with one owner, of whatever process.
 
+mod freeze;
 mod part;
 mod ticket;
 
@@ -15,6 +16,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::error::{Error, Kind};
 use part::{Part, Place};
+
+pub use freeze::FreezeError;
 
 /// A slice in shared memory with a single owner: the `Box<[T]>` of processes.
 ///
@@ -232,7 +235,7 @@ impl<T: FromBytes + IntoBytes + Immutable + KnownLayout> ShmBox<[T]> {
     }
 }
 
-fn check_alignment<T>() -> Result<(), Kind> {
+pub(crate) fn check_alignment<T>() -> Result<(), Kind> {
     if align_of::<T>() > 4096 {
         return Err(Kind::Alignment(type_name::<T>()));
     }

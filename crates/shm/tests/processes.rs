@@ -3,16 +3,19 @@
 
 use multiproc_os::deadline::Deadline;
 use multiproc_os::fork::{Forked, fork};
-use multiproc_shm::{Array, ShmBox, Value};
+use multiproc_shm::{Array, SharedMemory, ShmArc, ShmBox, Value};
 use multiproc_wire::{Endpoint, Message, encode, encode_move};
 
 fn main() {
-    let tests: [(&str, fn()); 5] = [
+    let tests: [(&str, fn()); 8] = [
         ("every_increment_counts", every_increment_counts),
         ("a_killed_holder_poisons", a_killed_holder_poisons),
         ("chunks_are_filled_by_others", chunks_are_filled_by_others),
         ("a_child_does_not_get_its_parents_slices", a_child_does_not_get_its_parents_slices),
         ("a_child_does_not_offer_its_parents_slices", a_child_does_not_offer_its_parents_slices),
+        ("frozen_slices_are_read_by_others", frozen_slices_are_read_by_others),
+        ("killed_creators_leave_all_or_nothing", killed_creators_leave_all_or_nothing),
+        ("memory_that_is_cut_short_is_a_sigbus", memory_that_is_cut_short_is_a_sigbus),
     ];
     for (name, test) in tests {
         println!("test {name} ...");
@@ -139,4 +142,74 @@ fn a_child_does_not_offer_its_parents_slices() {
     assert!(message.reader().read::<Option<ShmBox<[i32]>>>().is_err());
     drop(slice);
     assert!(message.reader().read::<Option<ShmBox<[i32]>>>().is_ok());
+}
+
+/// A worker fills a chunk, the whole is frozen while the worker lives, and all read it.
+fn frozen_slices_are_read_by_others() {
+    let (here, there) = Endpoint::pair().unwrap();
+    let worker = child(|| {
+        let mut chunk: ShmBox<[u64]> = there.recv(Deadline::NEVER).unwrap().unwrap();
+        chunk.fill(7);
+        let moved = encode_move(chunk).unwrap();
+        assert!(there.send(moved.message(), Deadline::NEVER).unwrap());
+        let frozen: ShmArc<[u64]> = there.recv(Deadline::NEVER).unwrap().unwrap();
+        assert!(frozen[..500].iter().all(|number| *number == 0));
+        assert!(frozen[500..].iter().all(|number| *number == 7));
+        assert!(there.send(&encode(&frozen.slice(499..501)).unwrap(), Deadline::NEVER).unwrap());
+    });
+    let (head, tail) = ShmBox::<[u64]>::zeroed(1000).unwrap().split_at(500);
+    let moved = encode_move(tail).unwrap();
+    assert!(here.send(moved.message(), Deadline::NEVER).unwrap());
+    let tail: ShmBox<[u64]> = here.recv(Deadline::NEVER).unwrap().unwrap();
+    let frozen = ShmBox::join([head, tail]).unwrap().freeze().unwrap();
+    assert!(here.send(&encode(&frozen).unwrap(), Deadline::NEVER).unwrap());
+    drop(frozen);
+    let middle: ShmArc<[u64]> = here.recv(Deadline::NEVER).unwrap().unwrap();
+    assert_eq!(*middle, [0, 7]);
+    assert!(ends_well(&worker));
+}
+
+fn killed_creators_leave_all_or_nothing() {
+    const LEN: usize = 16 << 20;
+    let name = format!("multiproc-test-killed-{}", std::process::id());
+    for round in 0..40u64 {
+        let creator = child(|| {
+            loop {
+                let memory = SharedMemory::create(&name, LEN).unwrap();
+                memory.unlink().unwrap();
+            }
+        });
+        // Some while into its work, which differs from round to round.
+        (0..round * 50).for_each(|_| std::thread::yield_now());
+        creator.pidfd.send_signal(libc::SIGKILL).unwrap();
+        assert!(!ends_well(&creator));
+        match SharedMemory::open(&name) {
+            Ok(memory) => {
+                assert_eq!(memory.len(), LEN);
+                memory.unlink().unwrap();
+            }
+            Err(error) => assert!(error.is_not_found(), "{error}"),
+        }
+    }
+}
+
+fn memory_that_is_cut_short_is_a_sigbus() {
+    use std::fs::File;
+    use std::os::fd::AsFd;
+
+    let memory = SharedMemory::create_unique(3 * 4096).unwrap();
+    memory.unlink().unwrap();
+    let file = File::from(memory.as_fd().try_clone_to_owned().unwrap());
+    file.set_len(4096).unwrap();
+    let reader = child(|| {
+        memory.read(4000, &mut [0; 96]).unwrap();
+        memory.read(4000, &mut [0; 97]).unwrap();
+    });
+    reader.pidfd.wait_end(Deadline::NEVER).unwrap();
+    let status = reader.pidfd.reap().unwrap().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(libc::SIGBUS));
+    // What has no name can not be cut short.
+    let memory = SharedMemory::new(4096).unwrap();
+    let file = File::from(memory.as_fd().try_clone_to_owned().unwrap());
+    assert!(file.set_len(0).is_err());
 }

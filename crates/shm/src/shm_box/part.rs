@@ -1,12 +1,13 @@
 #![allow(unsafe_code)] // Makes slices of a mapping, for the one owner of its range.
 
+use std::io::ErrorKind;
 use std::mem::ManuallyDrop;
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::slice;
 use std::sync::Arc;
 
-use multiproc_os::memory::{Mapping, Memory};
+use multiproc_os::memory::{Frozen, Mapping, Memory};
 use multiproc_os::robust;
 use multiproc_wire::SharedFd;
 use zerocopy::{FromBytes, IntoBytes};
@@ -145,6 +146,49 @@ impl Part {
         joined.map(|(memory, id)| Self::assemble(memory, id, range, mapped))
     }
 
+    /// Makes memory of which this is all unchangeable. If that fails, the part comes back, unless it
+    /// could not be mapped again.
+    pub(super) fn freeze(self) -> Result<Frozen<SharedFd>, (Kind, Option<Box<Self>>)> {
+        let all = match self.memory.len() {
+            Ok(len) => self.range == (0..len),
+            Err(error) => return Err((Kind::system("freeze")(error), Some(Box::new(self)))),
+        };
+        if !self.mapped.is_here() {
+            return Err((Kind::Forked, Some(Box::new(self))));
+        }
+        if !all {
+            return Err((Kind::Partial, Some(Box::new(self))));
+        }
+        let Part { memory, id, range, mapped, ticket } = self;
+        let mapped = match Arc::try_unwrap(mapped) {
+            Ok(mapped) => mapped,
+            Err(mapped) => {
+                let part = Part { memory, id, range, mapped, ticket };
+                return Err((Kind::InUse, Some(Box::new(part))));
+            }
+        };
+        let (mapping, generation) = mapped.into_mapping();
+        match Frozen::freeze(memory, mapping) {
+            Ok(frozen) => {
+                ticket.tear_up();
+                Ok(frozen)
+            }
+            Err((error, memory, mapping)) => {
+                let mapping = mapping.filter(|mapping| mapping.keep_from_forks().is_ok());
+                let part = mapping.map(|mapping| {
+                    let mapping = ManuallyDrop::new(mapping);
+                    let mapped = Arc::new(Mapped { mapping, at: 0, generation });
+                    Box::new(Part { memory, id, range, mapped, ticket })
+                });
+                let kind = match error.kind() {
+                    ErrorKind::ResourceBusy => Kind::InUse,
+                    _ => Kind::system("freeze")(error),
+                };
+                Err((kind, part))
+            }
+        }
+    }
+
     /// Where the range is mapped.
     ///
     /// # Panics
@@ -203,6 +247,12 @@ impl Mapped {
         mapping.keep_from_forks().map_err(Kind::system("map"))?;
         let mapping = ManuallyDrop::new(mapping);
         Ok(Arc::new(Mapped { mapping, at: range.start, generation }))
+    }
+
+    fn into_mapping(self) -> (Mapping, u32) {
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: `this` is neither used nor dropped after that.
+        (unsafe { ManuallyDrop::take(&mut this.mapping) }, this.generation)
     }
 
     /// Tells whether this is the process that made it, and not a child.
