@@ -53,15 +53,24 @@ pub(crate) enum Kind {
     Nameless,
     #[error("{len} bytes at {offset} are not within the {size} bytes of shared memory")]
     Bounds { offset: usize, len: usize, size: usize },
+    #[error("the shared memory holds no list, or not yet: {0}")]
+    NoList(&'static str),
+    #[error("there is no item {index} in a list of {len}")]
+    Index { index: usize, len: usize },
+    #[error("item {index} can not be read: {why}")]
+    NoItem { index: usize, why: &'static str },
+    #[error("{len} bytes of text are too long for item {index}, which has room for {room}")]
+    ItemTooLong { index: usize, len: usize, room: usize },
     #[error("cannot {operation} shared memory: {source}")]
     System { operation: &'static str, source: io::Error },
 }
 
 impl Error {
-    /// Tells whether more was asked for than an address space can hold.
+    /// Tells whether more was asked for than an address space can hold, or than an item of a list has
+    /// room for.
     pub fn is_too_long(&self) -> bool {
         match &self.0 {
-            Kind::TooLong => true,
+            Kind::TooLong | Kind::ItemTooLong { .. } => true,
             Kind::Memory(error) => error.is_too_long(),
             _ => false,
         }
@@ -86,13 +95,13 @@ impl Error {
 
     /// Tells whether something was to be read or written that is not within the memory or the list.
     pub fn is_out_of_bounds(&self) -> bool {
-        matches!(self.0, Kind::Bounds { .. })
+        matches!(self.0, Kind::Bounds { .. } | Kind::Index { .. })
     }
 
-    /// Tells whether a message carried memory that does not hold what it should.
+    /// Tells whether memory, of a name or from a message, does not hold what it should.
     pub fn is_foreign(&self) -> bool {
         match &self.0 {
-            Kind::Foreign(_) => true,
+            Kind::Foreign(_) | Kind::NoList(_) | Kind::NoItem { .. } => true,
             Kind::Memory(error) => error.is_foreign(),
             _ => false,
         }
@@ -137,7 +146,9 @@ impl From<Error> for io::Error {
             Kind::Foreign(_) | Kind::NotOffered => io::ErrorKind::InvalidData,
             Kind::Forked => io::ErrorKind::PermissionDenied,
             Kind::Join(_) | Kind::Empty | Kind::Nameless => io::ErrorKind::InvalidInput,
-            Kind::Bounds { .. } => io::ErrorKind::InvalidInput,
+            Kind::Bounds { .. } | Kind::Index { .. } => io::ErrorKind::InvalidInput,
+            Kind::NoList(_) | Kind::NoItem { .. } => io::ErrorKind::InvalidData,
+            Kind::ItemTooLong { .. } => io::ErrorKind::InvalidInput,
             Kind::Partial => io::ErrorKind::InvalidInput,
             Kind::InUse => io::ErrorKind::ResourceBusy,
             Kind::Length { .. } => io::ErrorKind::InvalidData,

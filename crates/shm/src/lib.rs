@@ -11,6 +11,8 @@ mod shm_arc;
 
 mod shared_memory;
 
+mod shareable_list;
+
 mod elements;
 mod error;
 mod unique;
@@ -18,6 +20,7 @@ mod unique;
 pub use array::{Array, ArrayGuard};
 pub use error::Error;
 pub use multiproc_sync::LockError;
+pub use shareable_list::{Item, Items, ShareableList};
 pub use shared_memory::SharedMemory;
 pub use shm_arc::ShmArc;
 pub use shm_box::{FreezeError, JoinError, ShmBox};

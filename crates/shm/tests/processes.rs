@@ -3,11 +3,11 @@
 
 use multiproc_os::deadline::Deadline;
 use multiproc_os::fork::{Forked, fork};
-use multiproc_shm::{Array, SharedMemory, ShmArc, ShmBox, Value};
+use multiproc_shm::{Array, Item, ShareableList, SharedMemory, ShmArc, ShmBox, Value};
 use multiproc_wire::{Endpoint, Message, encode, encode_move};
 
 fn main() {
-    let tests: [(&str, fn()); 8] = [
+    let tests: [(&str, fn()); 9] = [
         ("every_increment_counts", every_increment_counts),
         ("a_killed_holder_poisons", a_killed_holder_poisons),
         ("chunks_are_filled_by_others", chunks_are_filled_by_others),
@@ -15,6 +15,7 @@ fn main() {
         ("a_child_does_not_offer_its_parents_slices", a_child_does_not_offer_its_parents_slices),
         ("frozen_slices_are_read_by_others", frozen_slices_are_read_by_others),
         ("killed_creators_leave_all_or_nothing", killed_creators_leave_all_or_nothing),
+        ("killed_writers_leave_no_wrong_items", killed_writers_leave_no_wrong_items),
         ("memory_that_is_cut_short_is_a_sigbus", memory_that_is_cut_short_is_a_sigbus),
     ];
     for (name, test) in tests {
@@ -190,6 +191,27 @@ fn killed_creators_leave_all_or_nothing() {
             }
             Err(error) => assert!(error.is_not_found(), "{error}"),
         }
+    }
+}
+
+fn killed_writers_leave_no_wrong_items() {
+    let values = [Item::Str("a".repeat(100)), Item::Int(7), Item::Bytes(vec![1; 99]), Item::None];
+    for round in 0..40u64 {
+        let list = ShareableList::new([values[0].clone()]).unwrap();
+        let writer = child(|| {
+            for value in values.iter().cycle() {
+                list.set(0, value.clone()).unwrap();
+            }
+        });
+        (0..round * 20).for_each(|_| std::thread::yield_now());
+        writer.pidfd.send_signal(libc::SIGKILL).unwrap();
+        assert!(!ends_well(&writer));
+        match list.get(0) {
+            Ok(item) => assert!(values.contains(&item.unwrap())),
+            Err(error) => assert!(error.is_foreign(), "{error}"),
+        }
+        list.set(0, "b").unwrap();
+        assert_eq!(list.get(0).unwrap(), Some("b".into()));
     }
 }
 
