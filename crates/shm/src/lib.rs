@@ -13,6 +13,9 @@ mod shared_memory;
 
 mod shareable_list;
 
+#[cfg(feature = "bytemuck")]
+mod pod;
+
 mod elements;
 mod error;
 mod unique;
