@@ -1,19 +1,17 @@
 //! Many processes on one lock: nothing is counted twice or lost, and random kills stop nobody.
 
-mod common;
-
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use common::{Child, eventually};
+use multiproc_harness::{Child, eventually};
 use multiproc_sync::region::{Header, Region, RegionGuard};
 use zerocopy::{FromBytes, IntoBytes, KnownLayout};
 
 const PROCESSES: usize = 4;
 
 fn main() {
-    common::run(&[
+    multiproc_harness::run(&[
         ("every_increment_counts", every_increment_counts),
         ("random_kills_stop_nobody", random_kills_stop_nobody),
     ]);

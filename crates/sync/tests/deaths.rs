@@ -1,17 +1,15 @@
 //! Whoever is killed, the others get on with it: holders, waiters, and waiters that were just woken.
 #![allow(unsafe_code)] // Processors and priorities of processes.
 
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::{Child, flag};
+use multiproc_harness::{Child, flag};
 use multiproc_sync::Lock;
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 fn main() {
-    common::run(&[
+    multiproc_harness::run(&[
         ("holder_killed", holder_killed),
         ("holder_killed_while_others_sleep", holder_killed_while_others_sleep),
         ("holder_executes_another_program", holder_executes_another_program),
@@ -183,7 +181,7 @@ fn woken_waiter_and_thief_killed_together() {
                 go.wait();
                 let _stolen = lock.try_lock().unwrap();
                 report.raise();
-                common::stay()
+                multiproc_harness::stay()
             });
             drop(held);
             start.raise();

@@ -1,13 +1,11 @@
 //! A child holds none of its parent's locks, and is not taken for its parent.
 #![allow(unsafe_code)] // A clone that bypasses the C library.
 
-mod common;
-
-use common::{Child, eventually};
+use multiproc_harness::{Child, eventually};
 use multiproc_sync::Lock;
 
 fn main() {
-    common::run(&[
+    multiproc_harness::run(&[
         ("child_is_not_taken_for_its_parent", child_is_not_taken_for_its_parent),
         ("copied_guard_releases_nothing", copied_guard_releases_nothing),
         ("raw_clone_is_not_taken_for_its_parent", raw_clone_is_not_taken_for_its_parent),
@@ -54,7 +52,7 @@ fn raw_clone(child: impl FnOnce() -> bool) -> i32 {
     unsafe {
         match libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) {
             0 => {
-                common::watchdog();
+                multiproc_harness::watchdog();
                 let ok = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child));
                 multiproc_os::fork::exit_now(if matches!(ok, Ok(true)) { 0 } else { 1 })
             }
@@ -87,7 +85,7 @@ fn lock_taken_after_a_raw_clone_is_handed_on() {
     drop(lock.lock().unwrap());
     let pid = raw_clone(|| {
         let _held = lock.lock().unwrap();
-        common::stay()
+        multiproc_harness::stay()
     });
     eventually("the child's lock", || lock.try_lock().unwrap().is_none());
     // SAFETY: sends a signal to a child that was not reaped.

@@ -1,6 +1,9 @@
-//! What these tests share: a harness with one thread, a watchdog, children.
-#![allow(dead_code)] // Each test takes what it needs.
-#![allow(unsafe_code)] // alarm(2).
+//! What tests of several crates share: a harness with one thread, a watchdog, children, and a child
+//! that runs instruction by instruction.
+#![allow(unsafe_code)] // alarm(2), prctl(2).
+#![allow(clippy::unwrap_used)] // What fails here fails a test.
+
+pub mod trace;
 
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::panic;
@@ -14,7 +17,7 @@ const WATCHDOG_SECONDS: u32 = 60;
 
 /// Runs the tests one after the other in the one thread that there is. Takes the part of libtest's
 /// command line that people use.
-pub(crate) fn run(tests: &[(&str, fn())]) {
+pub fn run(tests: &[(&str, fn())]) {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let filters: Vec<&str> =
         arguments.iter().map(String::as_str).filter(|word| !word.starts_with('-')).collect();
@@ -51,13 +54,13 @@ pub(crate) fn run(tests: &[(&str, fn())]) {
 }
 
 /// Has the kernel end this process by `SIGALRM` if it hangs.
-pub(crate) fn watchdog() {
+pub fn watchdog() {
     // SAFETY: starts a timer of this process.
     unsafe { libc::alarm(WATCHDOG_SECONDS) };
 }
 
 /// Waits for something that has no event. The watchdog sees to it that this ends.
-pub(crate) fn eventually(what: &str, condition: impl Fn() -> bool) {
+pub fn eventually(what: &str, condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(start.elapsed().as_secs() < 20, "{what} does not come about");
@@ -65,15 +68,23 @@ pub(crate) fn eventually(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
+/// Has this process, which was forked off by one with one thread, end when that does.
+pub fn end_with_parent() {
+    // SAFETY: sets a signal of this process.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+}
+
 /// A forked copy of the test, killed when it is dropped.
-pub(crate) struct Child {
+pub struct Child {
     forked: Forked,
     ended: bool,
 }
 
 impl Child {
-    pub(crate) fn fork(run: impl FnOnce()) -> Self {
+    /// Forks a child that does something and ends.
+    pub fn fork(run: impl FnOnce()) -> Self {
         let child = || {
+            end_with_parent();
             watchdog();
             run();
             0
@@ -82,7 +93,7 @@ impl Child {
     }
 
     /// Forks a child that does something and then waits to be killed. Returns when it waits.
-    pub(crate) fn fork_and_stay<T>(run: impl FnOnce() -> T) -> Self {
+    pub fn fork_and_stay<T>(run: impl FnOnce() -> T) -> Self {
         let (done, mut report) = flag();
         let child = Self::fork(|| {
             let _kept = run();
@@ -94,16 +105,18 @@ impl Child {
         child
     }
 
-    pub(crate) fn pid(&self) -> u32 {
+    /// Its number.
+    pub fn pid(&self) -> u32 {
         self.forked.pid
     }
 
-    pub(crate) fn signal(&self, signal: i32) {
+    /// Sends it a signal.
+    pub fn signal(&self, signal: i32) {
         self.forked.pidfd.send_signal(signal).unwrap();
     }
 
     /// Kills it, and returns when the kernel is done with it.
-    pub(crate) fn kill(mut self) {
+    pub fn kill(mut self) {
         self.end();
     }
 
@@ -115,19 +128,31 @@ impl Child {
     }
 
     /// Waits until it has run to its end.
-    pub(crate) fn join(mut self) {
+    pub fn join(mut self) {
         assert!(self.forked.pidfd.wait_end(Deadline::NEVER).unwrap());
         let status = self.forked.pidfd.reap().unwrap().unwrap();
         self.ended = true;
         assert!(status.success(), "a child has ended with {status}");
     }
 
-    /// Waits until it sleeps on a futex.
-    pub(crate) fn wait_asleep(&self) {
-        let path = format!("/proc/{}/syscall", self.pid());
-        let call = format!("{} ", libc::SYS_futex);
-        eventually("sleep", || std::fs::read_to_string(&path).unwrap().starts_with(&call));
+    /// Waits until it sleeps on a futex, or on several.
+    pub fn wait_asleep(&self) {
+        eventually("sleep", || is_asleep(self.pid()));
     }
+
+    /// Tells whether it has ended.
+    pub fn has_ended(&self) -> bool {
+        self.forked.pidfd.wait_end(Deadline::now()).unwrap()
+    }
+}
+
+/// Tells whether the process sleeps on a futex, or on several.
+pub fn is_asleep(pid: u32) -> bool {
+    const CALLS: [libc::c_long; 2] = [libc::SYS_futex, libc::SYS_futex_waitv];
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}"));
+    let sleeps = |line: String| CALLS.iter().any(|call| line.starts_with(&format!("{call} ")));
+    // A traced process that has stopped just behind the call is still said to be in it.
+    read("stat").is_ok_and(|stat| stat.contains(") S ")) && read("syscall").is_ok_and(sleeps)
 }
 
 impl Drop for Child {
@@ -139,30 +164,34 @@ impl Drop for Child {
 }
 
 /// Waits to be killed.
-pub(crate) fn stay() -> ! {
+pub fn stay() -> ! {
     loop {
         std::thread::park();
     }
 }
 
 /// What one process says once to another.
-pub(crate) fn flag() -> (Flag, Raiser) {
+pub fn flag() -> (Flag, Raiser) {
     let (reader, writer) = pipe().unwrap();
     (Flag(reader), Raiser(writer))
 }
 
-pub(crate) struct Flag(PipeReader);
+/// The end that waits.
+pub struct Flag(PipeReader);
 
-pub(crate) struct Raiser(PipeWriter);
+/// The end that tells.
+pub struct Raiser(PipeWriter);
 
 impl Flag {
-    pub(crate) fn wait(mut self) {
+    /// Waits until it is raised.
+    pub fn wait(mut self) {
         self.0.read_exact(&mut [0]).unwrap();
     }
 }
 
 impl Raiser {
-    pub(crate) fn raise(&mut self) {
+    /// Raises it.
+    pub fn raise(&mut self) {
         self.0.write_all(&[1]).unwrap();
     }
 }
