@@ -51,10 +51,16 @@ use crate::unique::new_id;
 /// # Ok::<(), multiproc_shm::Error>(())
 /// ```
 ///
-/// ```compile_fail
+/// ```compile_fail,E0308
 /// // Others may write meanwhile: there is no `&[u8]`.
 /// let memory = multiproc_shm::SharedMemory::new(4096)?;
 /// let bytes: &[u8] = &memory;
+/// # Ok::<(), multiproc_shm::Error>(())
+/// ```
+///
+/// ```compile_fail,E0608
+/// let memory = multiproc_shm::SharedMemory::new(4096)?;
+/// let byte = &memory[7];
 /// # Ok::<(), multiproc_shm::Error>(())
 /// ```
 #[derive(Clone)]

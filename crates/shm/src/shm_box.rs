@@ -42,6 +42,18 @@ pub use freeze::FreezeError;
 /// assert_eq!((pixels[7], pixels[1 << 19]), (255, 1));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// An owner is not cloned, and elements have no pointers:
+///
+/// ```compile_fail,E0599
+/// let pixels = multiproc_shm::ShmBox::<[u8]>::zeroed(8)?;
+/// let twice: multiproc_shm::ShmBox<[u8]> = pixels.clone();
+/// # Ok::<(), multiproc_shm::Error>(())
+/// ```
+///
+/// ```compile_fail,E0277
+/// let words = multiproc_shm::ShmBox::from_slice(&["one", "two"]);
+/// ```
 pub struct ShmBox<T: ?Sized> {
     /// `None` if there are no bytes.
     part: Option<Part>,

@@ -27,10 +27,18 @@ use crate::error::Error;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// A type with a pointer in it does not compile:
+/// A type with a pointer in it does not compile, nor does one of which some bytes are none:
 ///
-/// ```compile_fail
+/// ```compile_fail,E0277
 /// let text = multiproc_shm::Value::new(String::new());
+/// ```
+///
+/// ```compile_fail,E0277
+/// let text = multiproc_shm::Value::new("text");
+/// ```
+///
+/// ```compile_fail,E0277
+/// let ready = multiproc_shm::Value::new(true);
 /// ```
 #[derive(Serialize, Deserialize)]
 #[serde(
@@ -43,6 +51,25 @@ pub struct Value<T> {
 }
 
 /// A [`Value`], locked until this is dropped. It stays in its thread.
+///
+/// # Examples
+///
+/// ```
+/// let value = multiproc_shm::Value::new([1, 2])?;
+/// let mut guard = value.lock()?;
+/// guard.reverse();
+/// assert_eq!(*guard, [2, 1]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// ```compile_fail,E0277
+/// let value = multiproc_shm::Value::new(1)?;
+/// let guard = value.lock()?;
+/// std::thread::scope(|scope| {
+///     scope.spawn(move || drop(guard));
+/// });
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "if unused the lock is released at once"]
 pub struct ValueGuard<'a, T> {
     guard: ElementsGuard<'a, T>,
