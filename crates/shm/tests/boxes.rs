@@ -150,6 +150,32 @@ fn descriptors(slice: &ShmBox<[u64]>) -> (multiproc_wire::SharedFd, multiproc_wi
 }
 
 #[test]
+fn lengths_are_awkward() {
+    let odd = |len: usize| {
+        let mut bytes = ShmBox::<[u8]>::zeroed(len).unwrap();
+        bytes.fill(7);
+        let message = encode_move(bytes).unwrap().into_message();
+        let bytes: ShmBox<[u8]> = decode(message).unwrap();
+        assert!(bytes.len() == len && bytes.iter().all(|byte| *byte == 7));
+    };
+    [0, 1, 4095, 4096, 4097].into_iter().for_each(odd);
+
+    // Four gigabytes, of which three pages are there.
+    const LEN: usize = 1 << 29;
+    let mut sparse = ShmBox::<[u64]>::zeroed(LEN).unwrap();
+    (sparse[0], sparse[LEN / 2], sparse[LEN - 1]) = (1, 2, 3);
+    let halves: Vec<_> = sparse.split(2).into_iter().map(moved).collect();
+    assert_eq!((halves[0][0], halves[1][0], halves[1][LEN / 2 - 1]), (1, 2, 3));
+    assert_eq!(ShmBox::join(halves).unwrap()[LEN / 2], 2);
+
+    for len in [usize::MAX, usize::MAX / 8, usize::MAX / 8 + 1, isize::MAX as usize / 8 + 1] {
+        assert!(ShmBox::<[u64]>::zeroed(len).unwrap_err().is_too_long(), "{len}");
+    }
+    // No address space is that large.
+    assert!(ShmBox::<[u64]>::zeroed(isize::MAX as usize / 8).is_err());
+}
+
+#[test]
 fn nothing_is_left_open() {
     let count = || std::fs::read_dir("/proc/self/fd").unwrap().count();
     let use_all = || {

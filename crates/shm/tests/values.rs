@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::thread;
 use std::time::Duration;
 
-use multiproc_shm::{Array, Error, ShmBox, Value};
+use multiproc_shm::{Array, Error, ShareableList, SharedMemory, ShmArc, ShmBox, Value};
 use multiproc_wire::{decode, encode};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -31,8 +31,12 @@ fn handles_cross_threads() {
     send_and_sync::<Value<u64>>();
     send_and_sync::<Array<f64>>();
     send_and_sync::<ShmBox<[u8]>>();
+    send_and_sync::<ShmArc<[u8]>>();
+    send_and_sync::<SharedMemory>();
+    send_and_sync::<ShareableList>();
     send_and_sync::<Error>();
     send::<multiproc_shm::JoinError<u8>>();
+    send::<multiproc_shm::FreezeError<u8>>();
 }
 
 #[test]
@@ -113,6 +117,9 @@ fn lengths_are_awkward() {
         assert_eq!(array.to_vec().unwrap(), vec![1; len]);
         assert_eq!(array.get(len).unwrap(), None);
     }
+    let value = Value::new([7u8; 4097]).unwrap();
+    let again: Value<[u8; 4097]> = decode(encode(&value).unwrap()).unwrap();
+    assert_eq!(again.get().unwrap(), [7; 4097]);
     for len in [usize::MAX, usize::MAX / 8, usize::MAX / 8 + 1, isize::MAX as usize / 8] {
         assert!(Array::<u64>::zeroed(len).unwrap_err().is_too_long(), "{len}");
         assert!(ShmBox::<[u64]>::zeroed(len).is_err(), "{len}");
