@@ -1,8 +1,9 @@
 //! Each thing that the umbrella re-exports is there under its name and does something.
 
 use multiproc::{
-    Array, Connection, Fd, Lock, LockGuard, Pool, Process, Queue, Receiver, Sender, ShmBox,
-    StartMethod, Value, cpu_count, current_process, init_before_main, pipe,
+    Array, Connection, Fd, Lock, LockGuard, Pool, Process, Queue, Receiver, Sender, ShareableList,
+    SharedMemory, ShmArc, ShmBox, StartMethod, Value, cpu_count, current_process, init_before_main,
+    pipe,
 };
 
 init_before_main!();
@@ -43,6 +44,9 @@ fn shared_memory_and_lock() {
     assert_eq!(Value::new(3u8).unwrap().get().unwrap(), 3);
     assert_eq!(Array::from_slice(&[1u16, 2]).unwrap().to_vec().unwrap(), [1, 2]);
     assert_eq!(ShmBox::from_slice(&[1u32, 2]).unwrap()[1], 2);
+    assert_eq!(ShmArc::from_slice(&[1u64, 2]).unwrap()[1], 2);
+    assert_eq!(SharedMemory::new(3).unwrap().len(), 3);
+    assert_eq!(ShareableList::new([7.into()]).unwrap().count(7).unwrap(), 1);
 }
 
 #[test]
@@ -72,6 +76,9 @@ fn handles_go_between_threads() {
     is_send_and_sync::<Value<u8>>();
     is_send_and_sync::<Array<u8>>();
     is_send_and_sync::<ShmBox<[u8]>>();
+    is_send_and_sync::<ShmArc<[u8]>>();
+    is_send_and_sync::<SharedMemory>();
+    is_send_and_sync::<ShareableList>();
     is_send::<multiproc::pool::TaskHandle<u8>>();
     is_send::<multiproc::pool::MapHandle<u8>>();
 }

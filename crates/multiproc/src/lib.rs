@@ -80,7 +80,8 @@
 //! # Shared memory and locks
 //!
 //! A [`Value`] and an [`Array`] own their lock, and the data is reached through it. A [`ShmBox`] owns
-//! its memory alone and moves between processes without being copied.
+//! its memory alone and moves between processes without being copied; frozen to a [`ShmArc`], many
+//! read it. [`SharedMemory`] and [`ShareableList`] are found by their names, in Python too.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -124,6 +125,6 @@ pub use multiproc_pool::Pool;
 pub use multiproc_process::{
     Process, StartMethod, cpu_count, current_process, init, init_before_main,
 };
-pub use multiproc_shm::{Array, ShmBox, Value};
+pub use multiproc_shm::{Array, ShareableList, SharedMemory, ShmArc, ShmBox, Value};
 pub use multiproc_sync::{Lock, LockGuard};
 pub use multiproc_wire::Fd;
