@@ -1,5 +1,6 @@
 //! [`Condition`]: waiting for what another process does under a lock.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -79,18 +80,8 @@ pub struct RawCondition {
 
 /// The guard of a lock, which a [`Condition`] gives up while it waits.
 pub trait Guard: Sized {
-    /// What the lock is taken of.
-    type Source;
-
-    /// Releases the lock.
-    fn release(self) -> Self::Source;
-
-    /// Takes the lock again.
-    ///
-    /// # Errors
-    ///
-    /// As for taking it the first time.
-    fn take(source: Self::Source) -> Result<Self, LockError>;
+    /// Releases the lock, waits, and takes the lock again. Gives what the wait gave too.
+    fn while_released<R>(self, wait: impl FnOnce() -> R) -> (Result<Self, LockError>, R);
 }
 
 impl RawCondition {
@@ -291,14 +282,17 @@ impl Condition {
         let words = &*self.place;
         words.waiters.fetch_add(1, SeqCst);
         let seen = words.notified.load(SeqCst);
-        let source = guard.release();
         let is_notified = || words.notified.load(SeqCst) != seen;
-        let attempt = || Ok::<_, std::convert::Infallible>(is_notified().then_some(true));
-        let Ok(notified) = PATIENCE.wait(attempt, || {
-            Ok(futex::wait(&words.notified, seen, deadline) != Waited::TimedOut || is_notified())
+        let attempt = || Ok::<_, Infallible>(is_notified().then_some(true));
+        let (guard, Ok(notified)) = guard.while_released(|| {
+            let notified = PATIENCE.wait(attempt, || {
+                let waited = futex::wait(&words.notified, seen, deadline);
+                Ok(waited != Waited::TimedOut || is_notified())
+            });
+            words.waiters.fetch_sub(1, Relaxed);
+            notified
         });
-        words.waiters.fetch_sub(1, Relaxed);
-        Ok((G::take(source)?, notified))
+        Ok((guard?, notified))
     }
 }
 

@@ -1,3 +1,4 @@
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, SeqCst};
@@ -215,8 +216,7 @@ impl Event {
         if deadline.has_passed() {
             return false;
         }
-        let attempt =
-            || Ok::<_, std::convert::Infallible>(self.was_set_since(start).then_some(true));
+        let attempt = || Ok::<_, Infallible>(self.was_set_since(start).then_some(true));
         let Ok(set) = PATIENCE.wait(attempt, || Ok(self.sleep(start, deadline)));
         set
     }

@@ -226,15 +226,12 @@ impl From<Place<RawLock>> for Lock {
     }
 }
 
-impl<'a> Guard for LockGuard<'a> {
-    type Source = &'a Lock;
-
-    fn release(self) -> &'a Lock {
-        self.lock
-    }
-
-    fn take(lock: &'a Lock) -> Result<Self, LockError> {
-        lock.lock()
+impl Guard for LockGuard<'_> {
+    fn while_released<R>(self, wait: impl FnOnce() -> R) -> (Result<Self, LockError>, R) {
+        let lock = self.lock;
+        drop(self);
+        let waited = wait();
+        (lock.lock(), waited)
     }
 }
 

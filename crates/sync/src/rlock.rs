@@ -208,7 +208,16 @@ impl RLock {
     }
 
     fn take(&self, wait: Wait) -> Result<RLockGuard<'_>, LockError> {
-        let guard = self.take_anyway(wait)?;
+        Self::unless_poisoned(self.take_anyway(wait)?)
+    }
+
+    fn take_so_deep(&self, depth: u32) -> Result<RLockGuard<'_>, LockError> {
+        let guard = self.take_anyway(Wait::Until(Deadline::NEVER))?;
+        self.place.depth.store(depth, Relaxed);
+        Self::unless_poisoned(guard)
+    }
+
+    fn unless_poisoned(guard: RLockGuard<'_>) -> Result<RLockGuard<'_>, LockError> {
         if guard.hold.as_ref().is_some_and(Hold::is_poisoned) {
             return Err(Kind::Poisoned.into());
         }
@@ -257,26 +266,18 @@ impl Drop for RLockGuard<'_> {
     }
 }
 
-impl<'a> Guard for RLockGuard<'a> {
-    type Source = (&'a RLock, u32);
-
+impl Guard for RLockGuard<'_> {
     /// Releases the lock, whatever the depth, as Python does.
-    fn release(self) -> (&'a RLock, u32) {
+    fn while_released<R>(self, wait: impl FnOnce() -> R) -> (Result<Self, LockError>, R) {
         let lock = self.lock;
         // A copy that a fork has made releases nothing.
-        if !self.hold.as_ref().is_some_and(Hold::is_of_this_process) {
-            return (lock, 1);
-        }
-        (lock, lock.place.depth.swap(1, Relaxed))
-    }
-
-    fn take((lock, depth): (&'a RLock, u32)) -> Result<Self, LockError> {
-        let guard = lock.take_anyway(Wait::Until(Deadline::NEVER))?;
-        lock.place.depth.store(depth, Relaxed);
-        if guard.hold.as_ref().is_some_and(Hold::is_poisoned) {
-            return Err(Kind::Poisoned.into());
-        }
-        Ok(guard)
+        let depth = match &self.hold {
+            Some(hold) if hold.is_of_this_process() => lock.place.depth.swap(1, Relaxed),
+            _ => 1,
+        };
+        drop(self);
+        let waited = wait();
+        (lock.take_so_deep(depth), waited)
     }
 }
 

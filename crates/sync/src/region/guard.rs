@@ -7,6 +7,7 @@ use std::slice;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::{Bytes, Extent, HEADER_AT, Header, Inner, Region};
+use crate::condition::Guard;
 use crate::error::{Kind, LockError, MemoryError, Reason};
 use crate::raw_lock::{Held, RawLock, Wait};
 
@@ -121,6 +122,15 @@ impl<H> RegionGuard<'_, H> {
     #[inline]
     pub fn region(&self) -> &Region<H> {
         self.region
+    }
+}
+
+impl<H: Header> Guard for RegionGuard<'_, H> {
+    fn while_released<R>(self, wait: impl FnOnce() -> R) -> (Result<Self, LockError>, R) {
+        let region = self.region;
+        drop(self);
+        let waited = wait();
+        (region.lock(), waited)
     }
 }
 
