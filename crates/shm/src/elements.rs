@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use multiproc_os::deadline::Deadline;
 use multiproc_sync::LockError;
+use multiproc_sync::condition::Guard;
 use multiproc_sync::region::{self, Region, RegionGuard};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -133,6 +134,14 @@ impl<T: FromBytes + IntoBytes + Immutable + KnownLayout> ElementsGuard<'_, T> {
             Ok(elements) => elements,
             Err(_) => unreachable!("{CHECKED}"),
         }
+    }
+}
+
+impl<T> Guard for ElementsGuard<'_, T> {
+    fn while_released<R>(self, wait: impl FnOnce() -> R) -> (Result<Self, LockError>, R) {
+        let len = self.len;
+        let (guard, waited) = self.guard.while_released(wait);
+        (guard.map(|guard| ElementsGuard { guard, len, _elements: PhantomData }), waited)
     }
 }
 

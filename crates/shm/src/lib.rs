@@ -5,6 +5,8 @@ mod value;
 
 mod array;
 
+mod shared;
+
 mod shm_box;
 
 mod shm_arc;
@@ -24,6 +26,7 @@ pub use array::{Array, ArrayGuard};
 pub use error::Error;
 pub use multiproc_sync::LockError;
 pub use shareable_list::{Item, Items, ShareableList};
+pub use shared::Shared;
 pub use shared_memory::SharedMemory;
 pub use shm_arc::ShmArc;
 pub use shm_box::{FreezeError, JoinError, ShmBox};

@@ -4,6 +4,7 @@ use std::slice;
 use std::time::Duration;
 
 use multiproc_sync::LockError;
+use multiproc_sync::condition::Guard;
 use serde::{Deserialize, Serialize};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -273,6 +274,13 @@ impl<T> Clone for Value<T> {
 impl<T> fmt::Debug for Value<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Value").field("poisoned", &self.is_poisoned()).finish_non_exhaustive()
+    }
+}
+
+impl<T> Guard for ValueGuard<'_, T> {
+    fn while_released<R>(self, wait: impl FnOnce() -> R) -> (Result<Self, LockError>, R) {
+        let (guard, waited) = self.guard.while_released(wait);
+        (guard.map(|guard| ValueGuard { guard }), waited)
     }
 }
 

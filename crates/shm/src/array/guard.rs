@@ -2,6 +2,8 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::slice;
 
+use multiproc_sync::LockError;
+use multiproc_sync::condition::Guard;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::elements::ElementsGuard;
@@ -31,6 +33,13 @@ use crate::elements::ElementsGuard;
 #[must_use = "if unused the lock is released at once"]
 pub struct ArrayGuard<'a, T> {
     pub(super) guard: ElementsGuard<'a, T>,
+}
+
+impl<T> Guard for ArrayGuard<'_, T> {
+    fn while_released<R>(self, wait: impl FnOnce() -> R) -> (Result<Self, LockError>, R) {
+        let (guard, waited) = self.guard.while_released(wait);
+        (guard.map(|guard| ArrayGuard { guard }), waited)
+    }
 }
 
 impl<T: FromBytes + IntoBytes + Immutable + KnownLayout> Deref for ArrayGuard<'_, T> {
