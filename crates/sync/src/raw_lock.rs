@@ -43,7 +43,9 @@ pub struct RawLock {
     state: AtomicU64,
     /// Not zero: whoever held the lock died or panicked, and nobody has declared the data repaired.
     poisoned: AtomicU32,
-    reserved: AtomicU32,
+    /// The thread id of a waiter that was woken and found the lock taken again, time after time: others
+    /// let it pass. A hint; it may be dead.
+    hungry: AtomicU32,
     links: Links,
     /// Together a cache line.
     also_reserved: [AtomicU64; 3],
@@ -187,7 +189,7 @@ impl RawLock {
         RawLock {
             state: AtomicU64::new(0),
             poisoned: AtomicU32::new(0),
-            reserved: AtomicU32::new(0),
+            hungry: AtomicU32::new(0),
             links: [const { AtomicUsize::new(0) }; 3],
             also_reserved: [const { AtomicU64::new(0) }; 3],
         }
@@ -270,12 +272,13 @@ impl RawLock {
         /// A moment in which a holder on another processor is done with a short section.
         const SPINS: u32 = 30;
 
+        let deadline = match wait {
+            Wait::Until(deadline) if !deadline.has_passed() => deadline,
+            _ => return self.attempt(thread)?.ok_or(NotTaken::Held),
+        };
+        self.let_pass();
         if let Some(state) = self.attempt(thread)? {
             return Ok(state);
-        }
-        let Wait::Until(deadline) = wait else { return Err(NotTaken::Held) };
-        if deadline.has_passed() {
-            return Err(NotTaken::Held);
         }
         for _ in 0..SPINS {
             let seen = self.load();
@@ -284,7 +287,31 @@ impl RawLock {
             }
             std::hint::spin_loop();
         }
-        PATIENCE.wait(|| self.attempt(thread), || self.sleep(thread, deadline))
+        let attempt = || match self.hungry.load(Relaxed) {
+            0 => self.attempt(thread),
+            _ => Ok(None),
+        };
+        PATIENCE.wait(attempt, || self.sleep(thread, deadline))
+    }
+
+    /// Lets a hungry waiter pass, if there is one. For whoever has just come: as a rule it has just
+    /// released the lock, and is faster than the one that it has woken.
+    fn let_pass(&self) {
+        /// Some 100 µs: longer than it takes to wake a thread on another processor.
+        const YIELDS: u32 = 200;
+
+        let hungry = self.hungry.load(Relaxed);
+        if hungry == 0 {
+            return;
+        }
+        for _ in 0..YIELDS {
+            std::thread::yield_now();
+            if self.hungry.load(Relaxed) != hungry {
+                return;
+            }
+        }
+        // It has died, or was stopped.
+        let _other = self.hungry.compare_exchange(hungry, 0, Relaxed, Relaxed);
     }
 
     /// Takes the lock if it is free.
@@ -311,9 +338,23 @@ impl RawLock {
 
     /// Sleeps until the lock is free, and takes it.
     fn sleep(&self, thread: Thread, deadline: Deadline) -> Result<State, NotTaken> {
+        let taken = self.sleep_until(thread, deadline);
+        // Nobody else writes its number; it is somebody else's as a rule.
+        let _other = self.hungry.compare_exchange(thread.id(), 0, Relaxed, Relaxed);
+        taken
+    }
+
+    fn sleep_until(&self, thread: Thread, deadline: Deadline) -> Result<State, NotTaken> {
+        /// How often a waiter is woken in vain before others let it pass.
+        const PATIENT: u32 = 1;
+
+        let mut woken = 0;
         loop {
             if let Some(state) = self.attempt(thread)? {
                 return Ok(state);
+            }
+            if woken >= PATIENT {
+                let _other = self.hungry.compare_exchange(0, thread.id(), Relaxed, Relaxed);
             }
             let seen = self.load();
             let waiting = State::new(seen.word() | WAITERS, seen.turn());
@@ -321,8 +362,10 @@ impl RawLock {
                 continue;
             }
             // Whoever was woken must try the lock before it gives up: the wake is lost otherwise.
-            if futex::wait(self.word(), waiting.word(), deadline) == Waited::TimedOut {
-                return self.attempt(thread)?.ok_or(NotTaken::Held);
+            match futex::wait(self.word(), waiting.word(), deadline) {
+                Waited::Woken => woken += 1,
+                Waited::Changed => {}
+                Waited::TimedOut => return self.attempt(thread)?.ok_or(NotTaken::Held),
             }
         }
     }
