@@ -32,7 +32,7 @@ fn steps(report: &mut Report, counts: &mut Counts) -> Result<()> {
     // All targets: the benchmarks are compiled here too.
     let line = "clippy --workspace --all-targets -- -D warnings";
     step("clippy", &format!("cargo {line}"), &mut || cargo(line))?;
-    let line = "doc --workspace --no-deps";
+    let line = "doc --workspace --all-features --no-deps";
     step("rustdoc", &format!("RUSTDOCFLAGS='-D warnings' cargo {line}"), &mut || {
         let mut cargo = command::cargo(line);
         cargo.env("RUSTDOCFLAGS", "-D warnings");

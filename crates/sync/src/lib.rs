@@ -17,6 +17,9 @@ mod event;
 
 mod barrier;
 
+#[cfg(feature = "posix")]
+pub mod posix;
+
 pub mod region;
 
 mod error;
