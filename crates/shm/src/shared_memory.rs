@@ -32,6 +32,9 @@ use crate::unique::new_id;
 /// `SIGBUS`. Only its user may open what [`create`](Self::create) makes (mode 0600). Memory without a
 /// name is sealed against that.
 ///
+/// What `create` makes is allocated. Other programs, Python among them, only set the size of theirs: to
+/// write where nobody has written before is a `SIGBUS` too if `/dev/shm` is full by then.
+///
 /// # Examples
 ///
 /// ```

@@ -23,7 +23,8 @@ pub use freeze::FreezeError;
 ///
 /// It derefs to `&mut [T]`, without a lock. It moves to another process in a message, which copies not
 /// one byte of it. [`split`](Self::split) makes disjoint chunks of it that different processes own at
-/// the same time, and [`join`](Self::join) makes them one again.
+/// the same time, and [`join`](Self::join) makes them one again. [`freeze`](Self::freeze) gives up its
+/// changes, for many readers.
 ///
 /// A child that is forked off does not get its parent's slices: to use one there panics. Memory that an
 /// owner has not dropped when it is killed is lost to the others, and given back to the system.

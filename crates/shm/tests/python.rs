@@ -1,8 +1,9 @@
 //! Named memory and lists, shared with Python's `multiprocessing.shared_memory` both ways.
 #![allow(unsafe_code)] // alarm(2).
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Once;
 
 use multiproc_shm::{Item, ShareableList, SharedMemory};
 
@@ -35,23 +36,23 @@ struct Python {
 }
 
 impl Python {
-    /// `None`, and a word about it, if there is no Python.
+    /// `None`, and a word about it, if there is no Python, or one that is too old.
     fn start() -> Option<Self> {
         // SAFETY: starts a timer of this process, which ends it.
         unsafe { libc::alarm(120) };
+        if let Some(why) = unusable() {
+            static ONCE: Once = Once::new();
+            let line = format!("skipped: {why}\n");
+            // The harness captures what is printed by macros.
+            ONCE.call_once(|| io::stderr().write_all(line.as_bytes()).unwrap());
+            return None;
+        }
         let mut command = Command::new("python3");
         command.args(["-c", SHELL]).stdin(Stdio::piped());
-        match command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn() {
-            Ok(mut child) => {
-                let input = child.stdin.take();
-                let output = BufReader::new(child.stdout.take().unwrap());
-                Some(Python { child, input, output })
-            }
-            Err(error) => {
-                println!("skipped: python3 does not run: {error}");
-                None
-            }
-        }
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let input = child.stdin.take();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        Some(Python { child, input, output })
     }
 
     /// Gives what a line evaluates to.
@@ -84,6 +85,17 @@ impl Drop for Python {
         // Of one that has ended, both fail.
         let _killed = self.child.kill();
         let _reaped = self.child.wait();
+    }
+}
+
+/// Why Python can not be tested with.
+fn unusable() -> Option<String> {
+    // Python 3.8 lays its lists out otherwise.
+    let old = "import sys; sys.exit(sys.version_info < (3, 9))";
+    match Command::new("python3").args(["-c", old]).status() {
+        Ok(status) if status.success() => None,
+        Ok(_) => Some("python3 is older than 3.9".to_owned()),
+        Err(error) => Some(format!("python3 does not run: {error}")),
     }
 }
 
