@@ -1,7 +1,8 @@
 //! Each thing that the umbrella re-exports is there under its name and does something.
 
 use multiproc::{
-    Array, Connection, Fd, Lock, LockGuard, Pool, Process, Queue, Receiver, Sender, ShareableList,
+    Array, Barrier, BoundedSemaphore, Condition, Connection, Event, Fd, Lock, LockGuard, Pool,
+    Process, Queue, RLock, Receiver, RwLock, Semaphore, Sender, ShareableList, Shared,
     SharedMemory, ShmArc, ShmBox, StartMethod, Value, cpu_count, current_process, init_before_main,
     pipe,
 };
@@ -50,6 +51,27 @@ fn shared_memory_and_lock() {
 }
 
 #[test]
+fn primitives() {
+    let rlock = RLock::new().unwrap();
+    let (_outer, _inner) = (rlock.lock().unwrap(), rlock.lock().unwrap());
+    let rwlock = RwLock::new().unwrap();
+    drop(rwlock.read().unwrap());
+    drop(rwlock.write().unwrap());
+    let semaphore = Semaphore::new(1).unwrap();
+    semaphore.acquire().unwrap();
+    let bounded = BoundedSemaphore::new(1).unwrap();
+    let _permit = bounded.acquire().unwrap();
+    assert_eq!((semaphore.value(), bounded.value()), (0, 0));
+    let event = Event::new().unwrap();
+    event.set();
+    event.wait();
+    Condition::new().unwrap().notify_all();
+    assert_eq!(Barrier::new(1).unwrap().wait().unwrap(), 0);
+    let shared = Shared::new(multiproc::sync::RawEvent::new()).unwrap();
+    assert!(!shared.handle(|event| event).is_set());
+}
+
+#[test]
 fn modules() {
     fn is_error<E: std::error::Error + Send + Sync + 'static>() {}
     is_error::<multiproc::process::Error>();
@@ -60,6 +82,7 @@ fn modules() {
     is_error::<multiproc::channel::SendError<u8>>();
     is_error::<multiproc::shm::Error>();
     is_error::<multiproc::sync::LockError>();
+    is_error::<multiproc::sync::BarrierError>();
 }
 
 #[test]
@@ -73,6 +96,13 @@ fn handles_go_between_threads() {
     is_send_and_sync::<Sender<u8>>();
     is_send_and_sync::<Receiver<u8>>();
     is_send_and_sync::<Lock>();
+    is_send_and_sync::<RLock>();
+    is_send_and_sync::<RwLock>();
+    is_send_and_sync::<Semaphore>();
+    is_send_and_sync::<BoundedSemaphore>();
+    is_send_and_sync::<Condition>();
+    is_send_and_sync::<Event>();
+    is_send_and_sync::<Barrier>();
     is_send_and_sync::<Value<u8>>();
     is_send_and_sync::<Array<u8>>();
     is_send_and_sync::<ShmBox<[u8]>>();

@@ -105,6 +105,34 @@
 //! # }
 //! ```
 //!
+//! Beside the [`Lock`] there are an [`RLock`], an [`RwLock`], a [`Semaphore`] and a
+//! [`BoundedSemaphore`], a [`Condition`], an [`Event`] and a [`Barrier`]. Whoever is killed, at whatever
+//! instruction, none of them keeps the others waiting. A [`Shared`] structure holds as many as there is
+//! use for in one memory.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # multiproc::init();
+//! use multiproc::{Condition, Process, Value};
+//!
+//! let (stock, changed) = (Value::new(0u32)?, Condition::new()?);
+//! let baker = Process::spawn(
+//!     |(stock, changed): (Value<u32>, Condition)| {
+//!         for _ in 0..3 {
+//!             stock.update(|loaves| *loaves += 1).unwrap();
+//!             changed.notify(1);
+//!         }
+//!     },
+//!     (stock.clone(), changed.clone()),
+//! )?;
+//! let enough = changed.wait_while(stock.lock()?, |loaves| **loaves < 3)?;
+//! assert_eq!(*enough, 3);
+//! # drop(enough);
+//! # baker.join()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # When it is the wrong tool
 //!
 //! Rust has no global interpreter lock: for plain parallel computing inside one program, threads and
@@ -125,6 +153,8 @@ pub use multiproc_pool::Pool;
 pub use multiproc_process::{
     Process, StartMethod, cpu_count, current_process, init, init_before_main,
 };
-pub use multiproc_shm::{Array, ShareableList, SharedMemory, ShmArc, ShmBox, Value};
-pub use multiproc_sync::{Lock, LockGuard};
+pub use multiproc_shm::{Array, ShareableList, Shared, SharedMemory, ShmArc, ShmBox, Value};
+pub use multiproc_sync::{
+    Barrier, BoundedSemaphore, Condition, Event, Lock, LockGuard, RLock, RwLock, Semaphore,
+};
 pub use multiproc_wire::Fd;
