@@ -4,9 +4,11 @@
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use multiproc::{
-    Array, Connection, Fd, Lock, Process, Queue, Receiver, Sender, ShmBox, StartMethod, Value, pipe,
+    Array, Barrier, BoundedSemaphore, Condition, Connection, Event, Fd, Lock, Process, Queue,
+    RLock, Receiver, RwLock, Semaphore, Sender, Shared, ShmBox, StartMethod, Value, pipe,
 };
 use multiproc_tests::tell;
 use serde::{Deserialize, Serialize};
@@ -31,12 +33,64 @@ struct Handles {
     sender: Sender<u32>,
     receiver: Receiver<u32>,
     lock: Lock,
+    primitives: Primitives,
     value: Value<u64>,
     array: Array<u32>,
     memory: ShmBox<[u64]>,
     file: Fd<File>,
     stream: Fd<TcpStream>,
     more: Vec<Option<Value<u64>>>,
+}
+
+/// Locks and the like.
+#[derive(Clone, Serialize, Deserialize)]
+struct Primitives {
+    rlock: RLock,
+    rwlock: RwLock,
+    semaphore: Semaphore,
+    bounded: BoundedSemaphore,
+    condition: Condition,
+    event: Event,
+    barrier: Barrier,
+    shared: Shared<AtomicU64>,
+}
+
+impl Primitives {
+    fn new() -> Self {
+        Primitives {
+            rlock: RLock::new().unwrap(),
+            rwlock: RwLock::new().unwrap(),
+            semaphore: Semaphore::new(1).unwrap(),
+            bounded: BoundedSemaphore::new(2).unwrap(),
+            condition: Condition::new().unwrap(),
+            event: Event::new().unwrap(),
+            barrier: Barrier::new(2).unwrap(),
+            shared: Shared::new(AtomicU64::new(3)).unwrap(),
+        }
+    }
+
+    /// In another process: leaves a trace in each.
+    fn use_all(&self) {
+        let _twice = (self.rlock.lock().unwrap(), self.rlock.lock().unwrap());
+        drop(self.rwlock.read().unwrap());
+        drop(self.rwlock.write().unwrap());
+        self.semaphore.release();
+        drop(self.bounded.acquire().unwrap());
+        self.condition.notify_all();
+        self.event.set();
+        self.barrier.abort().unwrap();
+        self.shared.fetch_add(1, Relaxed);
+    }
+
+    fn check(&self) {
+        drop(self.rlock.lock().unwrap());
+        drop(self.rwlock.write().unwrap());
+        assert_eq!(self.semaphore.value(), 2);
+        assert_eq!(self.bounded.value(), 2);
+        assert!(self.event.is_set());
+        assert!(self.barrier.is_broken());
+        assert_eq!(self.shared.load(Relaxed), 4);
+    }
 }
 
 /// What is kept to see what the other process did.
@@ -46,6 +100,7 @@ struct Kept {
     receiver: Receiver<u32>,
     _sender: Sender<u32>,
     lock: Lock,
+    primitives: Primitives,
     value: Value<u64>,
     array: Array<u32>,
     file: File,
@@ -59,6 +114,7 @@ fn make() -> (Handles, Kept) {
     let (other_sender, other_receiver) = pipe::one_way().unwrap();
     other_sender.send(77).unwrap();
     let lock = Lock::new().unwrap();
+    let primitives = Primitives::new();
     let value = Value::new(1u64).unwrap();
     let array = Array::from_slice(&[1u32, 2, 3]).unwrap();
     let file = tempfile::tempfile().unwrap();
@@ -71,6 +127,7 @@ fn make() -> (Handles, Kept) {
         sender,
         receiver: other_receiver,
         lock: lock.clone(),
+        primitives: primitives.clone(),
         value: value.clone(),
         array: array.clone(),
         memory: ShmBox::from_slice(&[5; 1_000]).unwrap(),
@@ -84,6 +141,7 @@ fn make() -> (Handles, Kept) {
         receiver,
         _sender: other_sender,
         lock,
+        primitives,
         value,
         array,
         file,
@@ -102,6 +160,7 @@ fn use_all(mut handles: Handles) -> Handles {
         let _held = handles.lock.lock().unwrap();
         *handles.value.lock().unwrap() += 1;
     }
+    handles.primitives.use_all();
     handles.array.lock().unwrap()[1] = 20;
     assert!(handles.memory.iter().all(|word| *word == 5));
     handles.memory.fill(6);
@@ -116,6 +175,8 @@ fn check(mut kept: Kept, handles: Handles) {
     assert_eq!(kept.connection.recv().unwrap(), 11);
     assert_eq!(kept.receiver.recv().unwrap(), 12);
     drop(kept.lock.lock().unwrap());
+    kept.primitives.check();
+    handles.primitives.check();
     assert_eq!(kept.value.get().unwrap(), 12);
     assert_eq!(kept.array.to_vec().unwrap(), [1, 20, 3]);
     kept.file.rewind().unwrap();
@@ -178,17 +239,20 @@ fn across_methods() {
     // Made in a child of one kind, used in a child of another.
     for maker in METHODS {
         for user in METHODS {
-            let make_there = |()| (Queue::<u32>::new().unwrap(), Value::new(5u32).unwrap());
+            let make_there =
+                |()| (Queue::<u32>::new().unwrap(), Value::new(5u32).unwrap(), Primitives::new());
             let made = Process::builder().start_method(maker).spawn(make_there, ()).unwrap();
-            let (queue, value) = made.join().unwrap();
-            let work = |(queue, value): (Queue<u32>, Value<u32>)| {
+            let (queue, value, primitives) = made.join().unwrap();
+            let work = |(queue, value, primitives): (Queue<u32>, Value<u32>, Primitives)| {
                 queue.put(value.get().unwrap()).unwrap();
                 value.set(6).unwrap();
+                primitives.use_all();
             };
-            let argument = (queue.clone(), value.clone());
+            let argument = (queue.clone(), value.clone(), primitives.clone());
             let process = Process::builder().start_method(user).spawn(work, argument).unwrap();
             process.join().unwrap();
             assert_eq!((queue.get().unwrap(), value.get().unwrap()), (5, 6));
+            primitives.check();
         }
     }
 }
