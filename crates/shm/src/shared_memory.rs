@@ -327,7 +327,7 @@ impl SharedMemory {
     /// ```
     pub fn unlink(&self) -> Result<(), Error> {
         let name = self.name().ok_or(Kind::Nameless)?;
-        if !self.is_at(name).map_err(Kind::named("unlink", name))? {
+        if !named::is_at(name, self).map_err(Kind::named("unlink", name))? {
             return Err(Kind::NotAt(name.to_owned()).into());
         }
         Self::unlink_name(name)

@@ -107,7 +107,8 @@ impl<T> ShmArc<[T]> {
         ShmArc { mapped, start: 0, len, _elements: PhantomData }
     }
 
-    /// A part of it, with the same memory, which stays as long as the part does.
+    /// A part of it, with the same memory, which stays as long as the part does. It keeps no secrets: a
+    /// process that gets the part in a message gets the descriptor of the whole.
     ///
     /// # Panics
     ///

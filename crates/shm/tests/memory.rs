@@ -39,6 +39,11 @@ fn a_name_leads_to_the_same_memory_until_it_is_unlinked() {
     assert!(SharedMemory::open(&name).unwrap_err().is_not_found());
     assert_eq!(bytes(&memory, 4090, 7), b"the end");
 
+    // What was emptied by others is unlinked too.
+    let emptied = SharedMemory::create(&name, 1).unwrap();
+    File::from(emptied.as_fd().try_clone_to_owned().unwrap()).set_len(0).unwrap();
+    emptied.unlink().unwrap();
+
     // A name that others use by now is left to them.
     let second = SharedMemory::open_or_create(&name, 1).unwrap();
     assert!(memory.unlink().unwrap_err().is_not_found());

@@ -108,15 +108,6 @@ impl<F: AsFd> Named<F> {
         Ok(linkat(CWD, &*file, CWD, &*path(name)?, AtFlags::SYMLINK_FOLLOW)?)
     }
 
-    /// Tells whether this is what the name stands for now.
-    pub fn is_at(&self, name: &str) -> io::Result<bool> {
-        let (this, there) = match (fstat(&self.fd)?, stat(&*path(name)?)) {
-            (_, Err(Errno::NOENT)) => return Ok(false),
-            (this, there) => (this, there?),
-        };
-        Ok((this.st_dev, this.st_ino) == (there.st_dev, there.st_ino))
-    }
-
     /// Maps all of it, as long as it is now.
     ///
     /// # Errors
@@ -132,6 +123,15 @@ impl<F: AsFd> Named<F> {
     pub fn into_fd(self) -> F {
         self.fd
     }
+}
+
+/// Tells whether a name stands for the memory of this descriptor now.
+pub fn is_at(name: &str, fd: impl AsFd) -> io::Result<bool> {
+    let (this, there) = match (fstat(fd)?, stat(&*path(name)?)) {
+        (_, Err(Errno::NOENT)) => return Ok(false),
+        (this, there) => (this, there?),
+    };
+    Ok((this.st_dev, this.st_ino) == (there.st_dev, there.st_ino))
 }
 
 /// Takes a name away. The memory stays until nobody uses it any more.
@@ -210,16 +210,16 @@ mod tests {
     fn what_is_published_is_whole_and_allocated_and_of_one_user() {
         let name = name("published");
         let memory = Named::create(10_000).unwrap();
-        assert!(!memory.is_at(&name).unwrap());
+        assert!(!is_at(&name, &memory.fd).unwrap());
         memory.publish(&name).unwrap();
         let file = std::fs::metadata(path(&name).unwrap()).unwrap();
         assert_eq!((file.len(), file.permissions().mode() & 0o777), (10_000, 0o600));
         assert!(file.blocks() * 512 >= 10_000);
 
-        assert!(memory.is_at(&name).unwrap());
+        assert!(is_at(&name, &memory.fd).unwrap());
         let second = Named::create(1).unwrap();
         assert_eq!(second.publish(&name).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
-        assert!(!second.is_at(&name).unwrap());
+        assert!(!is_at(&name, &second.fd).unwrap());
         remove(&name).unwrap();
         assert_eq!(remove(&name).unwrap_err().kind(), io::ErrorKind::NotFound);
         assert_eq!(Named::open(&name).unwrap_err().kind(), io::ErrorKind::NotFound);
@@ -269,7 +269,7 @@ mod tests {
         let memory = Named::create(10).unwrap();
         std::os::unix::fs::symlink("/proc/self/exe", path(&name).unwrap()).unwrap();
         assert!(Named::open(&name).is_err());
-        assert!(!memory.is_at(&name).unwrap());
+        assert!(!is_at(&name, &memory.fd).unwrap());
         remove(&name).unwrap();
 
         let (pipe, _writer) = io::pipe().unwrap();

@@ -147,10 +147,10 @@ impl Slot {
         let text = u64::from_ne_bytes(format.text());
         let mut code = [0];
         mapping.read(self.code, &mut code)?;
-        // One word changes at once, whoever is killed.
         let same = mapping.load(self.format)? == text && code[0] == format.code();
-        if same && value.len() == WORD {
-            return mapping.write(self.at, &value);
+        if let (true, Ok(word)) = (same, <[u8; WORD]>::try_from(&*value)) {
+            // It changes at once, whoever is killed.
+            return mapping.store(self.at, u64::from_ne_bytes(word));
         }
         mapping.store(self.format, CHANGING)?;
         // Whoever sees what is written from here on also sees that.

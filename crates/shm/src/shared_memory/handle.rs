@@ -52,11 +52,6 @@ impl SharedMemory {
         SharedMemory { inner: Arc::new(Inner { fd, mapping, name }) }
     }
 
-    /// Tells whether this is what the name stands for now.
-    pub(super) fn is_at(&self, name: &str) -> io::Result<bool> {
-        Named::from_fd(&self.inner.fd)?.is_at(name)
-    }
-
     fn receive(fd: SharedFd, name: Option<String>) -> Result<Self, Error> {
         let map = || match name {
             Some(_) => Named::from_fd(&fd)?.map(),
