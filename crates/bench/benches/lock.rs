@@ -1,13 +1,19 @@
-//! Lock and unlock without contention, beside `std::sync::Mutex`.
+//! Locks, values and atomics that nobody else wants, beside their peers.
 #![allow(missing_docs)]
+
+#[path = "support/pthread.rs"]
+mod pthread;
 
 use std::hint::black_box;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use multiproc::{Lock, Value};
+use multiproc::{Lock, RLock, RwLock, Semaphore, Shared, Value};
+use pthread::Page;
 
-fn uncontended(c: &mut Criterion) {
+fn locks(c: &mut Criterion) {
     let mut group = c.benchmark_group("lock+unlock");
     let mutex = Mutex::new(());
     group.bench_function("std::sync::Mutex", |b| {
@@ -15,8 +21,40 @@ fn uncontended(c: &mut Criterion) {
     });
     let lock = Lock::new().unwrap();
     group.bench_function("Lock", |b| b.iter(|| drop(black_box(&lock).lock().unwrap())));
+    let parking_lot = parking_lot::Mutex::new(());
+    group.bench_function("parking_lot::Mutex", |b| {
+        b.iter(|| drop(black_box(&parking_lot).lock()));
+    });
+    let page = Page::new();
+    let robust = pthread::Mutex::new(&page, 0, true);
+    group.bench_function("pthread robust mutex", |b| b.iter(|| black_box(&robust).with(|| ())));
+    let raw_sync = pthread::raw_sync(&page, 512);
+    group.bench_function("raw_sync Mutex", |b| {
+        b.iter(|| drop(black_box(&raw_sync).lock().unwrap()));
+    });
+    let rlock = RLock::new().unwrap();
+    group.bench_function("RLock", |b| b.iter(|| drop(black_box(&rlock).lock().unwrap())));
     group.finish();
 
+    let mut group = c.benchmark_group("reader-writer lock");
+    let std = std::sync::RwLock::new(());
+    group.bench_function("std, read", |b| b.iter(|| drop(black_box(&std).read().unwrap())));
+    group.bench_function("std, write", |b| b.iter(|| drop(black_box(&std).write().unwrap())));
+    let ours = RwLock::new().unwrap();
+    group.bench_function("RwLock, read", |b| b.iter(|| drop(black_box(&ours).read().unwrap())));
+    group.bench_function("RwLock, write", |b| b.iter(|| drop(black_box(&ours).write().unwrap())));
+    group.finish();
+
+    let semaphore = Semaphore::new(1).unwrap();
+    c.bench_function("Semaphore acquire+release", |b| {
+        b.iter(|| {
+            black_box(&semaphore).acquire().unwrap();
+            black_box(&semaphore).release();
+        });
+    });
+}
+
+fn increments(c: &mut Criterion) {
     let mut group = c.benchmark_group("increment under a lock");
     let mutex = Mutex::new(0u64);
     group.bench_function("std::sync::Mutex", |b| {
@@ -25,7 +63,16 @@ fn uncontended(c: &mut Criterion) {
     let value = Value::new(0u64).unwrap();
     group.bench_function("Value", |b| b.iter(|| *black_box(&value).lock().unwrap() += 1));
     group.finish();
+
+    let mut group = c.benchmark_group("increment of an atomic");
+    let atomic = AtomicU64::new(0);
+    group.bench_function("AtomicU64", |b| b.iter(|| black_box(&atomic).fetch_add(1, Relaxed)));
+    let shared = Shared::new(AtomicU64::new(0)).unwrap();
+    group.bench_function("Shared<AtomicU64>", |b| {
+        b.iter(|| black_box(&shared).fetch_add(1, Relaxed));
+    });
+    group.finish();
 }
 
-criterion_group!(benches, uncontended);
+criterion_group!(benches, locks, increments);
 criterion_main!(benches);
