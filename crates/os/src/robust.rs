@@ -38,6 +38,9 @@ pub const FUTEX_OFFSET: isize = if cfg!(target_env = "musl") { -28 } else { -32 
 pub const MOST_HELD: u32 = 2_000;
 const MOST_WALKED: usize = 2_048;
 
+/// The generation of no process.
+pub const NO_GENERATION: u32 = generation::NEVER;
+
 /// A lock's place in the list: its *tag*, the previous entry and the next one. Zero when the lock is
 /// made. The last is what the list's addresses refer to.
 ///

@@ -11,7 +11,7 @@ use std::thread::panicking;
 use multiproc_os::deadline::Deadline;
 use multiproc_os::futex::{self, Store, Waited};
 use multiproc_os::patience::Patience;
-use multiproc_os::robust::{self, FUTEX_OFFSET, Links, Room, Thread};
+use multiproc_os::robust::{self, FUTEX_OFFSET, Links, NO_GENERATION, Room, Thread};
 use zerocopy::{FromBytes, IntoBytes, KnownLayout};
 
 use crate::lock::Lock;
@@ -130,6 +130,7 @@ impl Held {
     }
 
     /// Of a lock that the thread holds already.
+    #[inline]
     fn again(state: State, thread: Thread) -> Self {
         let panicking = if panicking() { Self::PANICKING } else { 0 };
         Held { state, context: u64::from(thread.generation()) | panicking }
@@ -141,7 +142,14 @@ impl Held {
         panicking() && self.context & Self::PANICKING == 0
     }
 
+    /// The same for a guard that releases nothing.
+    #[inline]
+    pub(crate) fn disarm(&mut self) {
+        self.context = NO_GENERATION.into();
+    }
+
     /// Tells whether it was taken in this process, and not copied into it by a fork.
+    #[inline]
     pub(crate) fn is_of_this_process(self) -> bool {
         Thread::still(self.context as u32).is_some()
     }
@@ -242,7 +250,8 @@ impl RawLock {
             thread.unlink(&self.links, context & Held::ALONE != 0);
         }
         if state.has(WAITERS) || !self.replace(state, State::new(0, state.turn())) {
-            self.unlock_contended(state.turn());
+            // Of a lock that is held, the turn stays.
+            self.unlock_contended(self.load().turn());
         }
         thread.conclude();
     }
@@ -429,6 +438,7 @@ impl RawLock {
     }
 
     /// Another guard for a lock that this thread holds. `None` if it does not.
+    #[inline]
     pub(crate) fn held_again(&self) -> Option<Held> {
         let thread = Thread::current().ok()?;
         let state = self.load();

@@ -53,8 +53,8 @@ pub struct RLock {
 #[must_use = "if unused the lock is released at once"]
 pub struct RLockGuard<'a> {
     lock: &'a RLock,
-    /// Dropped for good with the last guard only.
-    hold: Option<Hold<'a>>,
+    /// Releases the lock with the last guard only.
+    hold: Hold<'a>,
 }
 
 /// A reentrant lock's words, for structures in shared memory. All zeros is an unlocked one.
@@ -218,50 +218,45 @@ impl RLock {
     }
 
     fn unless_poisoned(guard: RLockGuard<'_>) -> Result<RLockGuard<'_>, LockError> {
-        if guard.hold.as_ref().is_some_and(Hold::is_poisoned) {
+        if guard.hold.is_poisoned() {
             return Err(Kind::Poisoned.into());
         }
         Ok(guard)
     }
 
     fn take_anyway(&self, wait: Wait) -> Result<RLockGuard<'_>, LockError> {
-        let words = &*self.place;
-        let (hold, depth) = match self.hold_again() {
-            Some(hold) => match words.depth.load(Relaxed).checked_add(1) {
-                Some(depth) => (hold, depth),
-                None => {
-                    hold.leave_held();
-                    return Err(NotTaken::TooMany.into());
-                }
-            },
+        let depth = &self.place.depth;
+        let again = self.place.hold_again(|words| &words.lock);
+        let guards = if again.is_some() { depth.load(Relaxed) } else { 0 };
+        let hold = match again {
+            Some(mut hold) if guards == u32::MAX => {
+                hold.disarm();
+                return Err(NotTaken::TooMany.into());
+            }
+            Some(hold) => hold,
             // What the dead have left in the depth counts no more.
-            None => (self.place.hold(|words| &words.lock, wait)?, 1),
+            None => self.place.hold(|words| &words.lock, wait)?,
         };
-        words.depth.store(depth, Relaxed);
-        Ok(RLockGuard { lock: self, hold: Some(hold) })
-    }
-
-    fn hold_again(&self) -> Option<Hold<'_>> {
-        self.place.hold_again(|words| &words.lock)
+        depth.store(guards + 1, Relaxed);
+        Ok(RLockGuard { lock: self, hold })
     }
 }
 
 impl Drop for RLockGuard<'_> {
+    #[inline]
     fn drop(&mut self) {
-        let Some(hold) = self.hold.take() else { return };
         // A copy that a fork has made is no guard of the child's.
-        if !hold.is_of_this_process() {
-            return hold.leave_held();
+        if !self.hold.is_of_this_process() {
+            return;
         }
-        if hold.has_panicked() {
-            hold.poison();
-        }
-        let depth = self.lock.place.depth.load(Relaxed).saturating_sub(1);
-        self.lock.place.depth.store(depth, Relaxed);
-        hold.leave_held();
-        if depth == 0 {
-            // As the lock is now: others may have begun to wait since this guard was made.
-            drop(self.lock.hold_again());
+        let depth = &self.lock.place.depth;
+        let others = depth.load(Relaxed).saturating_sub(1);
+        depth.store(others, Relaxed);
+        if others > 0 {
+            if self.hold.has_panicked() {
+                self.hold.poison();
+            }
+            self.hold.disarm();
         }
     }
 }
@@ -271,10 +266,8 @@ impl Guard for RLockGuard<'_> {
     fn while_released<R>(self, wait: impl FnOnce() -> R) -> (Result<Self, LockError>, R) {
         let lock = self.lock;
         // A copy that a fork has made releases nothing.
-        let depth = match &self.hold {
-            Some(hold) if hold.is_of_this_process() => lock.place.depth.swap(1, Relaxed),
-            _ => 1,
-        };
+        let depth =
+            if self.hold.is_of_this_process() { lock.place.depth.swap(1, Relaxed) } else { 1 };
         drop(self);
         let waited = wait();
         (lock.take_so_deep(depth), waited)

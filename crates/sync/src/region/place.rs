@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::mem;
 use std::ops::Deref;
 use std::ptr::NonNull;
 use std::sync::{Arc, PoisonError};
@@ -89,6 +88,7 @@ impl<X: Words> Place<X> {
     }
 
     /// Another guard for a lock that this thread holds. `None` if it does not.
+    #[inline]
     pub(crate) fn hold_again(&self, pick: impl FnOnce(&X) -> &RawLock) -> Option<Hold<'_>> {
         let lock = pick(self);
         Some(Hold { lock, held: lock.held_again()?, _not_send: PhantomData })
@@ -174,18 +174,21 @@ impl Hold<'_> {
     }
 
     /// Tells whether a panic has started since it was taken.
+    #[inline]
     pub(crate) fn has_panicked(&self) -> bool {
         self.held.has_panicked()
     }
 
     /// Tells whether it was taken in this process, and not copied into it by a fork.
+    #[inline]
     pub(crate) fn is_of_this_process(&self) -> bool {
         self.held.is_of_this_process()
     }
 
-    /// Gives up the guard without releasing the lock.
-    pub(crate) fn leave_held(self) {
-        mem::forget(self);
+    /// Makes it a guard that does not release the lock.
+    #[inline]
+    pub(crate) fn disarm(&mut self) {
+        self.held.disarm();
     }
 }
 
