@@ -71,12 +71,14 @@ pub fn send(
 }
 
 /// Sends one packet that has no descriptors, as [`send`] does.
+#[inline]
 pub fn send_bytes(socket: impl AsFd, packet: &[u8], wait: Wait) -> io::Result<()> {
     let socket = socket.as_fd();
     retry_on_intr(|| rustix::net::send(socket, packet, send_flags(wait)))?;
     Ok(())
 }
 
+#[inline]
 fn send_flags(wait: Wait) -> SendFlags {
     match wait {
         Wait::Block => SendFlags::NOSIGNAL,
@@ -90,6 +92,7 @@ fn send_flags(wait: Wait) -> SendFlags {
 ///
 /// `EMFILE` where this process had no room for all descriptors of the packet: the packet is lost,
 /// and the descriptors that did arrive are closed.
+#[inline]
 pub fn recv(socket: impl AsFd, buffer: &mut [u8], wait: Wait) -> io::Result<Option<Packet>> {
     let socket = socket.as_fd();
     match recv_once(socket, buffer, wait)? {
@@ -97,13 +100,19 @@ pub fn recv(socket: impl AsFd, buffer: &mut [u8], wait: Wait) -> io::Result<Opti
         // The kernel finds no packet, then looks whether the other end is closed: one that sends its
         // last packet and closes in between is told as ended, with the packet still here. What is
         // told the second time is true, since nothing comes after the end.
-        None => match recv_once(socket, buffer, Wait::Try) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            result => result,
-        },
+        None => recv_at_end(socket, buffer),
     }
 }
 
+#[cold]
+fn recv_at_end(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Option<Packet>> {
+    match recv_once(socket, buffer, Wait::Try) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        result => result,
+    }
+}
+
+#[inline]
 fn recv_once(socket: BorrowedFd<'_>, buffer: &mut [u8], wait: Wait) -> io::Result<Option<Packet>> {
     let mut flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::TRUNC;
     if wait == Wait::Try {

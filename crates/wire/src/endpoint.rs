@@ -118,34 +118,7 @@ impl<F: AsFd> Endpoint<F> {
         deadline: Deadline,
         read: impl FnOnce(Reader<'_>) -> R,
     ) -> Result<Option<R>, Error> {
-        // The closure runs once, in whichever attempt receives.
-        let mut read = Some(read);
-        let mut receive = |wait| {
-            frame::receive(self.as_fd(), wait, |reader| read.take().map(|read| read(reader)))
-                .map(Option::flatten)
-        };
-        if let Some(result) = receive(Wait::Try)? {
-            return Ok(Some(result));
-        }
-        if deadline.has_passed() {
-            return Ok(None);
-        }
-        let receive = std::cell::RefCell::new(receive);
-        self.patience.wait_on(
-            || Ok(receive.borrow_mut()(Wait::Try)?.map(Some)),
-            || loop {
-                if deadline.is_never() {
-                    return receive.borrow_mut()(Wait::Block);
-                }
-                let ready = poll::readable([self.as_fd()], deadline);
-                let [ready] = ready.map_err(|error| Error::io("wait for", error))?;
-                // At a passed deadline what is there is still taken.
-                let result = receive.borrow_mut()(Wait::Try)?;
-                if result.is_some() || !ready {
-                    return Ok(result);
-                }
-            },
-        )
+        frame::receive(self.as_fd(), &self.patience, deadline, read)
     }
 
     /// Sends two parts, one after the other, and descriptors as one message: see

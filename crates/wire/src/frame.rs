@@ -5,8 +5,11 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use multiproc_os::context;
+use multiproc_os::deadline::Deadline;
 use multiproc_os::memory::SealedBytes;
-use multiproc_os::socket::{self, MAX_FDS, Wait};
+use multiproc_os::patience::Patience;
+use multiproc_os::poll;
+use multiproc_os::socket::{self, MAX_FDS, Packet, Wait};
 
 use crate::error::Error;
 use crate::message::Reader;
@@ -133,23 +136,58 @@ fn load_courier(fds: &[BorrowedFd<'_>]) -> io::Result<OwnedFd> {
     Ok(unload)
 }
 
-/// Receives a message and has it read. `Ok(None)`: there is none yet ([`Wait::Try`] only).
+/// Receives a message and has it read. `Ok(None)`: the deadline passed before one came.
 pub(crate) fn receive<R>(
     socket: BorrowedFd<'_>,
-    wait: Wait,
+    patience: &Patience,
+    deadline: Deadline,
     read: impl FnOnce(Reader<'_>) -> R,
 ) -> Result<Option<R>, Error> {
     let mut buffer = Buffer::take();
-    let packet = match socket::recv(socket, &mut buffer.0, wait) {
-        Ok(Some(packet)) => packet,
-        Ok(None) => return Err(Error::closed()),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-        Err(error) => return Err(Error::io("receive", error)),
+    let Some(packet) = wait_for_packet(socket, &mut buffer.0, patience, deadline)? else {
+        return Ok(None);
     };
     let Some(bytes) = buffer.0.get(..packet.len) else {
         return Err(Error::corrupt("it is longer than any packet of this format"));
     };
     unpack(bytes, packet.fds, read).map(Some)
+}
+
+/// Attempts, yields and sleeps at one place each: see [`Patience::turn`].
+fn wait_for_packet(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    patience: &Patience,
+    deadline: Deadline,
+) -> Result<Option<Packet>, Error> {
+    let mut turn = patience.turn();
+    if !deadline.has_passed() {
+        turn.yield_ahead();
+    }
+    let mut wait = Wait::Try;
+    let packet = loop {
+        match socket::recv(socket, buffer, wait) {
+            Ok(Some(packet)) => break Some(packet),
+            Ok(None) => return Err(Error::closed()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(Error::io("receive", error)),
+        }
+        // Whoever blocks and is told that it would was handed a descriptor that cannot block.
+        if deadline.has_passed() || wait == Wait::Block {
+            break None;
+        }
+        if turn.try_yield() {
+            continue;
+        }
+        if deadline.is_never() {
+            wait = Wait::Block;
+        } else {
+            // Another may receive what there is; at a passed deadline what is there is still taken.
+            poll::readable([socket], deadline).map_err(|error| Error::io("wait for", error))?;
+        }
+    };
+    turn.end(packet.is_some());
+    Ok(packet)
 }
 
 /// Checks a packet against its header and has its body read.
