@@ -132,6 +132,12 @@ impl RawBarrier {
     /// # Panics
     ///
     /// If there are none, or more than [`Barrier::MAX_PARTIES`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let start = multiproc_sync::RawBarrier::new(4);
+    /// ```
     pub const fn new(parties: u32) -> Self {
         assert!(
             0 < parties && parties <= Barrier::MAX_PARTIES,
@@ -331,16 +337,38 @@ impl Barrier {
     }
 
     /// Tells whether the barrier is broken.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let barrier = multiproc_sync::Barrier::new(2)?;
+    /// assert!(!barrier.is_broken());
+    /// # Ok::<(), multiproc_sync::MemoryError>(())
+    /// ```
     pub fn is_broken(&self) -> bool {
         self.place.is_broken()
     }
 
     /// For how many it is.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(multiproc_sync::Barrier::new(3)?.parties(), 3);
+    /// # Ok::<(), multiproc_sync::MemoryError>(())
+    /// ```
     pub fn parties(&self) -> u32 {
         self.place.parties.load(Relaxed)
     }
 
     /// How many wait at the moment.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(multiproc_sync::Barrier::new(3)?.waiting(), 0);
+    /// # Ok::<(), multiproc_sync::MemoryError>(())
+    /// ```
     #[doc(alias = "n_waiting")]
     pub fn waiting(&self) -> u32 {
         self.place.arrived.load(SeqCst)

@@ -91,6 +91,12 @@ impl RawBoundedSemaphore {
     /// # Panics
     ///
     /// If there are none, or more than [`BoundedSemaphore::MAX_PERMITS`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let licences = multiproc_sync::RawBoundedSemaphore::new(3);
+    /// ```
     pub const fn new(permits: u32) -> Self {
         assert!(
             0 < permits && permits <= BoundedSemaphore::MAX_PERMITS,
@@ -209,6 +215,16 @@ impl BoundedSemaphore {
     }
 
     /// How many permits there are to be had. They may be taken by now.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let semaphore = multiproc_sync::BoundedSemaphore::new(2)?;
+    /// let permit = semaphore.acquire()?;
+    /// assert_eq!(semaphore.value(), 1);
+    /// # drop(permit);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[doc(alias = "get_value")]
     pub fn value(&self) -> u32 {
         self.slots().free() as u32

@@ -86,6 +86,12 @@ pub trait Guard: Sized {
 
 impl RawCondition {
     /// Makes one for which nobody waits.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let condition = multiproc_sync::RawCondition::new();
+    /// ```
     pub const fn new() -> Self {
         RawCondition { notified: AtomicU32::new(0), waiters: AtomicU32::new(0) }
     }

@@ -2,7 +2,7 @@ use std::io;
 
 use crate::raw_lock::NotTaken;
 
-/// Why a lock was not taken.
+/// Why a lock, a unit or a permit was not taken.
 ///
 /// It carries no guard, so that it is `'static` and `?` works: [`Lock::lock_anyway`] takes a
 /// poisoned lock.
@@ -29,7 +29,7 @@ pub(crate) enum Kind {
          take it with lock_anyway and call clear_poison once that is repaired"
     )]
     Poisoned,
-    #[error("the lock was not free in time")]
+    #[error("timed out: it was not free in time")]
     Timeout,
     #[error("this thread holds the lock already")]
     Deadlock,

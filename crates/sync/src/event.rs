@@ -71,6 +71,12 @@ const ONCE: u32 = 1 << 2;
 
 impl RawEvent {
     /// Makes one that is not set.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let event = multiproc_sync::RawEvent::new();
+    /// ```
     pub const fn new() -> Self {
         RawEvent { word: AtomicU32::new(0), reserved: AtomicU32::new(0) }
     }
@@ -106,6 +112,15 @@ impl Event {
     }
 
     /// Tells whether the event is set.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let event = multiproc_sync::Event::new()?;
+    /// event.set();
+    /// assert!(event.is_set());
+    /// # Ok::<(), multiproc_sync::MemoryError>(())
+    /// ```
     #[inline]
     pub fn is_set(&self) -> bool {
         self.place.word.load(Acquire) & SET != 0

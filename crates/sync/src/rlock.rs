@@ -83,6 +83,12 @@ pub struct RawRLock {
 
 impl RawRLock {
     /// Makes an unlocked one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let lock = multiproc_sync::RawRLock::new();
+    /// ```
     pub const fn new() -> Self {
         RawRLock {
             lock: RawLock::new(),
@@ -138,6 +144,7 @@ impl RLock {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[doc(alias = "acquire")]
+    #[inline]
     pub fn lock(&self) -> Result<RLockGuard<'_>, LockError> {
         self.take(Wait::Until(Deadline::NEVER))
     }
@@ -193,20 +200,46 @@ impl RLock {
     /// # Errors
     ///
     /// As for [`lock`](Self::lock), but for the poison.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let lock = multiproc_sync::RLock::new()?;
+    /// let _held = lock.lock_anyway()?;
+    /// lock.clear_poison();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn lock_anyway(&self) -> Result<RLockGuard<'_>, LockError> {
         self.take_anyway(Wait::Until(Deadline::NEVER))
     }
 
     /// Tells whether a holder has died or panicked, and nobody has cleared that since.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(!multiproc_sync::RLock::new()?.is_poisoned());
+    /// # Ok::<(), multiproc_sync::MemoryError>(())
+    /// ```
     pub fn is_poisoned(&self) -> bool {
         self.place.lock.is_poisoned()
     }
 
     /// Declares that what the lock guards was repaired.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let lock = multiproc_sync::RLock::new()?;
+    /// lock.clear_poison();
+    /// assert!(!lock.is_poisoned());
+    /// # Ok::<(), multiproc_sync::MemoryError>(())
+    /// ```
     pub fn clear_poison(&self) {
         self.place.lock.clear_poison();
     }
 
+    #[inline]
     fn take(&self, wait: Wait) -> Result<RLockGuard<'_>, LockError> {
         Self::unless_poisoned(self.take_anyway(wait)?)
     }
@@ -217,6 +250,7 @@ impl RLock {
         Self::unless_poisoned(guard)
     }
 
+    #[inline]
     fn unless_poisoned(guard: RLockGuard<'_>) -> Result<RLockGuard<'_>, LockError> {
         if guard.hold.is_poisoned() {
             return Err(Kind::Poisoned.into());
@@ -224,20 +258,25 @@ impl RLock {
         Ok(guard)
     }
 
+    #[inline]
     fn take_anyway(&self, wait: Wait) -> Result<RLockGuard<'_>, LockError> {
         let depth = &self.place.depth;
-        let again = self.place.hold_again(|words| &words.lock);
-        let guards = if again.is_some() { depth.load(Relaxed) } else { 0 };
-        let hold = match again {
-            Some(mut hold) if guards == u32::MAX => {
-                hold.disarm();
-                return Err(NotTaken::TooMany.into());
-            }
-            Some(hold) => hold,
-            // What the dead have left in the depth counts no more.
-            None => self.place.hold(|words| &words.lock, wait)?,
+        if let Some(hold) = self.place.hold_again(|words| &words.lock) {
+            return self.take_once_more(hold);
+        }
+        let hold = self.place.hold(|words| &words.lock, wait)?;
+        // What the dead have left in it counts no more.
+        depth.store(1, Relaxed);
+        Ok(RLockGuard { lock: self, hold })
+    }
+
+    fn take_once_more<'a>(&'a self, mut hold: Hold<'a>) -> Result<RLockGuard<'a>, LockError> {
+        let depth = &self.place.depth;
+        let Some(guards) = depth.load(Relaxed).checked_add(1) else {
+            hold.disarm();
+            return Err(NotTaken::TooMany.into());
         };
-        depth.store(guards + 1, Relaxed);
+        depth.store(guards, Relaxed);
         Ok(RLockGuard { lock: self, hold })
     }
 }

@@ -111,6 +111,12 @@ pub struct RawRwLock {
 
 impl RawRwLock {
     /// Makes an unlocked one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let lock = multiproc_sync::RawRwLock::new();
+    /// ```
     pub const fn new() -> Self {
         RawRwLock {
             locks: [const { RawLock::new() }; _],
@@ -192,6 +198,14 @@ impl RwLock {
     /// # Errors
     ///
     /// As for [`read`](Self::read).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let lock = multiproc_sync::RwLock::new()?;
+    /// assert!(lock.try_read()?.is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn try_read(&self) -> Result<Option<ReadGuard<'_>>, LockError> {
         match self.take_to_read(Wait::Try) {
             Err(NotTaken::Held) => Ok(None),
@@ -206,6 +220,16 @@ impl RwLock {
     /// # Errors
     ///
     /// As for [`read`](Self::read), or [`is_timeout`](LockError::is_timeout).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let lock = multiproc_sync::RwLock::new()?;
+    /// let _reading = lock.read_timeout(Duration::from_secs(1))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn read_timeout(&self, timeout: Duration) -> Result<ReadGuard<'_>, LockError> {
         self.unless_poisoned(self.take_to_read(Wait::Until(Deadline::after(timeout)))?)
     }
@@ -215,6 +239,14 @@ impl RwLock {
     /// # Errors
     ///
     /// As for [`read`](Self::read), but for the poison.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let lock = multiproc_sync::RwLock::new()?;
+    /// let _reading = lock.read_anyway()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn read_anyway(&self) -> Result<ReadGuard<'_>, LockError> {
         Ok(self.take_to_read(Wait::Until(Deadline::NEVER))?)
     }
@@ -245,6 +277,17 @@ impl RwLock {
     /// # Errors
     ///
     /// As for [`write`](Self::write).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let lock = multiproc_sync::RwLock::new()?;
+    /// let _reading = lock.read()?;
+    /// std::thread::scope(|scope| {
+    ///     scope.spawn(|| assert!(lock.try_write().unwrap().is_none()));
+    /// });
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn try_write(&self) -> Result<Option<WriteGuard<'_>>, LockError> {
         match self.take_to_write(Wait::Try) {
             Err(NotTaken::Held) => Ok(None),
@@ -259,6 +302,17 @@ impl RwLock {
     /// # Errors
     ///
     /// As for [`write`](Self::write), or [`is_timeout`](LockError::is_timeout).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let lock = multiproc_sync::RwLock::new()?;
+    /// let writing = lock.write_timeout(Duration::from_secs(1))?;
+    /// # drop(writing);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn write_timeout(&self, timeout: Duration) -> Result<WriteGuard<'_>, LockError> {
         self.unless_poisoned(self.take_to_write(Wait::Until(Deadline::after(timeout)))?)
     }
@@ -284,6 +338,13 @@ impl RwLock {
     }
 
     /// Tells whether a writer has died or panicked, and nobody has cleared that since.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(!multiproc_sync::RwLock::new()?.is_poisoned());
+    /// # Ok::<(), multiproc_sync::MemoryError>(())
+    /// ```
     pub fn is_poisoned(&self) -> bool {
         let words = &*self.place;
         let died = words.writing.load(SeqCst) != 0 && !words.gate().is_held();
@@ -292,6 +353,15 @@ impl RwLock {
 
     /// Declares that what the lock guards was repaired. For whoever holds the lock: the death of a
     /// writer shows when it is taken next.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let lock = multiproc_sync::RwLock::new()?;
+    /// lock.clear_poison();
+    /// assert!(!lock.is_poisoned());
+    /// # Ok::<(), multiproc_sync::MemoryError>(())
+    /// ```
     pub fn clear_poison(&self) {
         self.place.poisoned.store(0, SeqCst);
     }

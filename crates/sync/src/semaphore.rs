@@ -77,6 +77,12 @@ impl RawSemaphore {
     /// # Panics
     ///
     /// If there are more than [`Semaphore::MAX_UNITS`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let tokens = [const { multiproc_sync::RawSemaphore::new(1) }; 10];
+    /// ```
     pub const fn new(units: u32) -> Self {
         assert!(units <= Semaphore::MAX_UNITS, "a semaphore has at most MAX_UNITS units");
         RawSemaphore {
@@ -189,6 +195,15 @@ impl Semaphore {
     /// # Panics
     ///
     /// If there are [`MAX_UNITS`](Self::MAX_UNITS) already.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let semaphore = multiproc_sync::Semaphore::new(0)?;
+    /// semaphore.release();
+    /// assert!(semaphore.try_acquire());
+    /// # Ok::<(), multiproc_sync::MemoryError>(())
+    /// ```
     #[inline]
     pub fn release(&self) {
         self.release_many(1);
@@ -232,6 +247,13 @@ impl Semaphore {
     }
 
     /// How many units there are. They may be taken by now.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(multiproc_sync::Semaphore::new(5)?.value(), 5);
+    /// # Ok::<(), multiproc_sync::MemoryError>(())
+    /// ```
     #[doc(alias = "get_value")]
     pub fn value(&self) -> u32 {
         self.place.units.load(Relaxed) & !WAITER

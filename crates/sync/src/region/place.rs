@@ -26,6 +26,19 @@ pub trait Words: Header + Sized {
 ///
 /// Handles such as [`Lock`](crate::Lock) are made of it. It keeps the memory mapped, and travels in
 /// messages.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_sync::region::Place;
+/// use multiproc_sync::{Event, RawEvent};
+///
+/// let place = Place::create("example", RawEvent::new())?;
+/// let (one, other) = (Event::from(place.clone()), Event::from(place));
+/// one.set();
+/// assert!(other.is_set());
+/// # Ok::<(), multiproc_sync::MemoryError>(())
+/// ```
 pub struct Place<X> {
     words: NonNull<X>,
     inner: Arc<Inner>,
