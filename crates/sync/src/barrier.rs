@@ -1,7 +1,7 @@
 use std::fmt;
 use std::io;
-use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicU32, AtomicU64, fence};
 use std::time::Duration;
 
 use multiproc_os::deadline::Deadline;
@@ -66,24 +66,26 @@ pub struct Barrier {
 pub struct RawBarrier {
     /// [`CHANGES`], [`WATCH`], [`ENTRANCE`], and from [`PLACES`] a place for each thread that waits.
     locks: [RawLock; PLACES + Barrier::MAX_PARTIES as usize],
-    /// The round in which whoever is in the place has arrived.
-    rounds: [AtomicU32; Barrier::MAX_PARTIES as usize],
+    /// For each place the round in which somebody has arrived there, and in the lower half his thread
+    /// id; zero once he has gone.
+    arrivals: [AtomicU64; Barrier::MAX_PARTIES as usize],
     parties: AtomicU32,
     /// How many have arrived in this round.
     arrived: AtomicU32,
-    /// How many rounds have come to an end.
+    /// How many rounds have come to an end. Who waits and has not the watch sleeps on it too.
     round: AtomicU32,
     /// How many of them have come to a good end.
     completed: AtomicU32,
     broken: AtomicU32,
     /// Goes up before each change. The watch sleeps on it.
     announced: AtomicU32,
-    reserved: [AtomicU32; 12],
+    reserved: [AtomicU32; 14],
 }
 
 /// Whoever changes anything but the locks holds it.
 const CHANGES: usize = 0;
-/// Whoever holds it has the *watch*: sleeps on all the places. All others that wait sleep on it.
+/// Whoever holds it has the *watch*: sleeps on all the places. All others that wait sleep on it, and on
+/// the round: those of the next round may have the watch before they are awake.
 const WATCH: usize = 1;
 /// Where whoever finds no place stands in line.
 const ENTRANCE: usize = 2;
@@ -145,14 +147,14 @@ impl RawBarrier {
         );
         RawBarrier {
             locks: [const { RawLock::new() }; _],
-            rounds: [const { AtomicU32::new(0) }; _],
+            arrivals: [const { AtomicU64::new(0) }; _],
             parties: AtomicU32::new(parties),
             arrived: AtomicU32::new(0),
             round: AtomicU32::new(0),
             completed: AtomicU32::new(0),
             broken: AtomicU32::new(0),
             announced: AtomicU32::new(0),
-            reserved: [const { AtomicU32::new(0) }; 12],
+            reserved: [const { AtomicU32::new(0) }; 14],
         }
     }
 
@@ -167,7 +169,25 @@ impl RawBarrier {
             self.completed.store(self.completed.load(SeqCst).wrapping_add(1), SeqCst);
         }
         // What they look at first comes last.
-        self.round.store(self.round.load(SeqCst).wrapping_add(1), SeqCst);
+        add_and_wake(&self.round, u32::MAX);
+    }
+
+    /// The places where somebody has arrived in this round, but for one, and who it was.
+    fn present(&self, round: u32, but: usize) -> impl Iterator<Item = (&RawLock, u32)> {
+        let arrivals = self.places().iter().zip(&self.arrivals).enumerate();
+        arrivals.filter_map(move |(index, (place, arrival))| {
+            let arrival = arrival.load(SeqCst);
+            let (in_round, thread) = ((arrival >> 32) as u32, arrival as u32);
+            (index != but && in_round == round && thread != 0).then_some((place, thread))
+        })
+    }
+
+    /// Tells whether somebody who has arrived in this round has died. For whoever holds `CHANGES` and
+    /// has just got the place `own`, in which nobody waits.
+    fn has_lost_a_party(&self, round: u32, own: usize) -> bool {
+        let before = self.arrivals[own].load(SeqCst);
+        (before >> 32) as u32 == round && before as u32 != 0
+            || self.present(round, own).any(|(place, thread)| place.holder() != thread)
     }
 
     fn break_round(&self) {
@@ -376,16 +396,20 @@ impl Barrier {
 
     fn wait_until(&self, deadline: Deadline, action: impl FnOnce()) -> Result<u32, BarrierError> {
         let words = &*self.place;
-        let (place, _place) =
+        let (place, hold) =
             self.places().take(Wait::Until(deadline)).map_err(|error| self.not_arrived(error))?;
+        let presence = Presence { arrival: &words.arrivals[place], hold };
         let changes = self.change(deadline).map_err(|error| self.not_arrived(error))?;
+        let round = words.round.load(SeqCst);
+        if words.has_lost_a_party(round, place) {
+            words.break_round();
+        }
         if words.is_broken() {
             return Err(Broken::ByOther.into());
         }
-        let ticket =
-            Ticket { round: words.round.load(SeqCst), completed: words.completed.load(SeqCst) };
+        let ticket = Ticket { round, completed: words.completed.load(SeqCst) };
         let index = words.arrived.load(SeqCst);
-        words.rounds[place].store(ticket.round, SeqCst);
+        presence.tell(round);
         words.arrived.store(index + 1, SeqCst);
         if index + 1 >= self.parties() {
             let unless_it_panics = BreaksWhenDropped(words);
@@ -423,9 +447,10 @@ impl Barrier {
     /// Waits for the watch, and has it then, until the round has ended.
     fn stand_by(&self, ticket: Ticket, own: usize, deadline: Deadline) -> Result<(), BarrierError> {
         let words = &*self.place;
-        let _watch = match self.place.hold(|words| &words.locks[WATCH], Wait::Until(deadline)) {
-            Err(NotTaken::Held) => return self.give_up(ticket),
-            watch => watch.map_err(LockError::from).map_err(Broken::from)?,
+        let this_round = (&words.round, ticket.round);
+        let watch = self.place.hold_while(|words| &words.locks[WATCH], this_round, deadline);
+        let Some(_watch) = watch.map_err(Broken::from)? else {
+            return words.outcome(ticket).unwrap_or_else(|| self.give_up(ticket));
         };
         loop {
             let announced = words.announced.load(SeqCst);
@@ -440,23 +465,22 @@ impl Barrier {
                 Err(NotTaken::Held) => continue,
                 changes => self.see_to(&changes.map_err(LockError::from).map_err(Broken::from)?),
             }
-            let mut watched: Watched<'_> = vec![(&words.announced, announced)];
-            for (index, place) in words.places().iter().enumerate() {
-                let of_this_round = words.rounds[index].load(SeqCst) == ticket.round;
-                if index == own || !of_this_round {
-                    continue;
+            let others = words.present(ticket.round, own);
+            let others: Option<Watched<'_>> =
+                others.map(|(place, thread)| place.watch_holder(thread)).collect();
+            match others {
+                Some(_) if words.outcome(ticket).is_some() => {}
+                Some(mut watched) => {
+                    watched.push((&words.announced, announced));
+                    sleep(&watched, deadline).map_err(Broken::from)?;
                 }
-                if place.is_orphaned() {
+                // One has died, or has gone since the round has ended.
+                None => {
                     let _changes = self.change(Deadline::NEVER).map_err(Broken::from)?;
                     if words.outcome(ticket).is_none() {
                         words.break_round();
                     }
-                    break;
                 }
-                watched.extend(place.watch());
-            }
-            if words.outcome(ticket).is_none() {
-                sleep(&watched, deadline).map_err(Broken::from)?;
             }
         }
     }
@@ -485,13 +509,7 @@ impl Barrier {
     /// Begins a change. Who has the watch looks once it is made, or its maker has died.
     fn change(&self, deadline: Deadline) -> Result<Hold<'_>, LockError> {
         let changes = self.place.hold(|words| &words.locks[CHANGES], Wait::Until(deadline))?;
-        let announced = &self.place.announced;
-        // The kernel's store is none that the language knows of.
-        std::sync::atomic::fence(SeqCst);
-        if futex::store_and_wake(announced, Store::Add(1), 1).is_err() {
-            announced.fetch_add(1, SeqCst);
-            futex::wake(announced, 1);
-        }
+        add_and_wake(&self.place.announced, 1);
         self.see_to(&changes);
         Ok(changes)
     }
@@ -512,6 +530,37 @@ impl Barrier {
             slots: RawBarrier::places,
             count: Self::MAX_PARTIES as usize,
             patience: &PATIENCE,
+        }
+    }
+}
+
+/// Adds one to the word and wakes who sleeps on it, up to so many.
+fn add_and_wake(word: &AtomicU32, most: u32) {
+    // The kernel's store is none that the language knows of.
+    fence(SeqCst);
+    if futex::store_and_wake(word, Store::Add(1), most).is_err() {
+        word.fetch_add(1, SeqCst);
+        futex::wake(word, most);
+    }
+}
+
+/// That a thread is in a place. Dropping it clears the arrival, and then the place.
+struct Presence<'a> {
+    arrival: &'a AtomicU64,
+    hold: Hold<'a>,
+}
+
+impl Presence<'_> {
+    /// Says who has arrived, and when.
+    fn tell(&self, round: u32) {
+        self.arrival.store(u64::from(round) << 32 | u64::from(self.hold.holder()), SeqCst);
+    }
+}
+
+impl Drop for Presence<'_> {
+    fn drop(&mut self) {
+        if self.hold.is_of_this_process() {
+            self.arrival.store(0, SeqCst);
         }
     }
 }

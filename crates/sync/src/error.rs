@@ -77,6 +77,11 @@ impl LockError {
         matches!(self.0, Kind::TooMany)
     }
 
+    /// Of a wait on several words.
+    pub(crate) fn waiting(source: io::Error) -> Self {
+        Self::system("wait for several locks, which needs Linux 5.16", source)
+    }
+
     pub(crate) fn system(operation: &'static str, source: io::Error) -> Self {
         Kind::System(Box::new(System { operation, source })).into()
     }

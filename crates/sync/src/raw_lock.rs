@@ -432,11 +432,6 @@ impl RawLock {
         State(self.state.load(Acquire)).owner() != 0
     }
 
-    /// Tells whether its last holder has died, and nobody has taken it since.
-    pub(crate) fn is_orphaned(&self) -> bool {
-        self.load().has(OWNER_DIED)
-    }
-
     /// Another guard for a lock that this thread holds. `None` if it does not.
     #[inline]
     pub(crate) fn held_again(&self) -> Option<Held> {
@@ -461,6 +456,37 @@ impl RawLock {
                 return Some((self.word(), waiting.word()));
             }
         }
+    }
+
+    /// As [`watch`](Self::watch), but `None` too if it is held by another than this thread.
+    pub(crate) fn watch_holder(&self, holder: u32) -> Option<(&AtomicU32, u32)> {
+        self.watch().filter(|(_, word)| word & OWNER == holder)
+    }
+
+    /// The thread id of whoever holds the lock; zero if nobody does.
+    pub(crate) fn holder(&self) -> u32 {
+        State(self.state.load(Acquire)).owner()
+    }
+
+    /// Sleeps while the lock is held and another word has a value, or until the deadline.
+    ///
+    /// Whatever it was woken by, the caller tries the lock next, before it gives up: the wake is lost
+    /// otherwise. If it is killed before that, the kernel wakes another, since it has announced the
+    /// lock.
+    ///
+    /// # Safety
+    ///
+    /// The lock stays mapped until this thread has tried it.
+    pub(crate) unsafe fn sleep_beside(
+        &self,
+        other: (&AtomicU32, u32),
+        deadline: Deadline,
+    ) -> io::Result<()> {
+        let thread = Thread::current()?;
+        // SAFETY: the caller keeps the lock mapped.
+        unsafe { thread.announce(&self.links) };
+        let Some(word) = self.watch() else { return Ok(()) };
+        futex::wait_any(&[word, other], deadline).map(drop).inspect_err(|_| thread.conclude())
     }
 
     /// Tells whether a living thread of this process holds the lock, so that its list refers to it.

@@ -94,10 +94,5 @@ impl<'a, X: Words> Slots<'a, X> {
 /// Sleeps until one of the words is woken or has another value, or until the deadline.
 pub(crate) fn sleep(words: &Watched<'_>, deadline: Deadline) -> Result<(), LockError> {
     debug_assert!(words.len() <= MOST_AWAITED);
-    match wait_any(words, deadline) {
-        Ok(_) => Ok(()),
-        Err(source) => {
-            Err(LockError::system("wait for several locks, which needs Linux 5.16", source))
-        }
-    }
+    wait_any(words, deadline).map(drop).map_err(LockError::waiting)
 }

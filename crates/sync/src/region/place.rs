@@ -4,13 +4,15 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, PoisonError};
 
+use multiproc_os::deadline::Deadline;
 use multiproc_wire::SharedFd;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{HEADER_AT, Header, Inner, Locks, Region, SHARED};
-use crate::error::{MemoryError, Reason};
+use crate::error::{LockError, MemoryError, Reason};
 use crate::raw_lock::{Held, NotTaken, RawLock, Wait};
 
 /// The words of a primitive in shared memory.
@@ -98,6 +100,32 @@ impl<X: Words> Place<X> {
         // forgotten, the memory stays mapped while the thread lives: see `Inner::drop`.
         let held = unsafe { lock.lock(wait)? };
         Ok(Hold { lock, held, _not_send: PhantomData })
+    }
+
+    /// Takes one of the words' locks, unless a word among them has another value first: `None` if it
+    /// is that, or if the time is over.
+    ///
+    /// # Errors
+    ///
+    /// As for taking the lock, or the kernel is older than Linux 5.16.
+    pub(crate) fn hold_while(
+        &self,
+        pick: impl Fn(&X) -> &RawLock,
+        (word, value): (&AtomicU32, u32),
+        deadline: Deadline,
+    ) -> Result<Option<Hold<'_>>, LockError> {
+        loop {
+            match self.hold(&pick, Wait::Try) {
+                Err(NotTaken::Held) => {}
+                hold => return Ok(Some(hold?)),
+            }
+            if word.load(SeqCst) != value || deadline.has_passed() {
+                return Ok(None);
+            }
+            // SAFETY: the lock is in a place that is borrowed, and is tried by the next round.
+            unsafe { pick(self).sleep_beside((word, value), deadline) }
+                .map_err(LockError::waiting)?;
+        }
     }
 
     /// Another guard for a lock that this thread holds. `None` if it does not.
@@ -190,6 +218,11 @@ impl Hold<'_> {
     #[inline]
     pub(crate) fn has_panicked(&self) -> bool {
         self.held.has_panicked()
+    }
+
+    /// The thread id of its holder, who is the caller as a rule.
+    pub(crate) fn holder(&self) -> u32 {
+        self.lock.holder()
     }
 
     /// Tells whether it was taken in this process, and not copied into it by a fork.
