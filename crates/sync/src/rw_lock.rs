@@ -11,6 +11,7 @@ use zerocopy::{FromBytes, IntoBytes, KnownLayout};
 use crate::error::{Kind, LockError, MemoryError};
 use crate::raw_lock::{NotTaken, RawLock, Wait};
 use crate::region::{Header, Hold, Place, Words};
+use crate::slots::{Watched, sleep};
 
 /// A lock that many readers can hold at once, or one writer.
 ///
@@ -208,7 +209,7 @@ impl RwLock {
     /// ```
     pub fn try_read(&self) -> Result<Option<ReadGuard<'_>>, LockError> {
         match self.take_to_read(Wait::Try) {
-            Err(NotTaken::Held) => Ok(None),
+            Err(error) if error.is_timeout() => Ok(None),
             guard => self.unless_poisoned(guard?).map(Some),
         }
     }
@@ -248,7 +249,7 @@ impl RwLock {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn read_anyway(&self) -> Result<ReadGuard<'_>, LockError> {
-        Ok(self.take_to_read(Wait::Until(Deadline::NEVER))?)
+        self.take_to_read(Wait::Until(Deadline::NEVER))
     }
 
     /// Waits until nobody reads or writes, and takes the lock to write.
@@ -373,7 +374,7 @@ impl RwLock {
         }
     }
 
-    fn take_to_read(&self, wait: Wait) -> Result<ReadGuard<'_>, NotTaken> {
+    fn take_to_read(&self, wait: Wait) -> Result<ReadGuard<'_>, LockError> {
         let words = &*self.place;
         if !words.gate().is_held()
             && let Some(slot) = self.take_slot()?
@@ -386,17 +387,26 @@ impl RwLock {
             }
         }
         let _gate = self.place.hold(RawRwLock::gate, wait)?;
-        let slot = match self.take_slot()? {
-            Some(slot) => slot,
-            // As many as can read already: one of them will end.
-            None => self.place.hold(|words| &words.slots()[own_slot()], wait)?,
-        };
-        Ok(self.reading(slot))
+        loop {
+            if let Some(slot) = self.take_slot()? {
+                return Ok(self.reading(slot));
+            }
+            let deadline = match wait {
+                Wait::Until(deadline) if !deadline.has_passed() => deadline,
+                _ => return Err(NotTaken::Held.into()),
+            };
+            // As many as can read already. Nobody else sleeps on the places, since the gate is closed.
+            let watched: Option<Watched<'_>> = words.slots().iter().map(RawLock::watch).collect();
+            if let Some(watched) = watched {
+                sleep(&watched, deadline)?;
+            }
+        }
     }
 
     fn take_slot(&self) -> Result<Option<Hold<'_>>, NotTaken> {
         let slots = self.place.slots();
         let start = own_slot();
+        let mut refused = None;
         for index in (0..slots.len()).map(|offset| (start + offset) % slots.len()) {
             if slots[index].is_held() {
                 continue;
@@ -404,10 +414,11 @@ impl RwLock {
             match self.place.hold(|words| &words.slots()[index], Wait::Try) {
                 Ok(slot) => return Ok(Some(slot)),
                 Err(NotTaken::Held | NotTaken::HeldByCaller) => {}
-                Err(reason) => return Err(reason),
+                // Of a place that a thread of this process has left for good, say.
+                Err(reason) => refused = Some(reason),
             }
         }
-        Ok(None)
+        refused.map_or(Ok(None), Err)
     }
 
     fn reading<'a>(&self, slot: Hold<'a>) -> ReadGuard<'a> {
