@@ -2,12 +2,13 @@
 #![allow(unsafe_code)] // A clone that bypasses the C library.
 
 use multiproc_harness::{Child, eventually};
-use multiproc_sync::Lock;
+use multiproc_sync::{BoundedSemaphore, Lock, RLock, RwLock};
 
 fn main() {
     multiproc_harness::run(&[
         ("child_is_not_taken_for_its_parent", child_is_not_taken_for_its_parent),
         ("copied_guard_releases_nothing", copied_guard_releases_nothing),
+        ("copied_guards_of_each_kind_release_nothing", copied_guards_of_each_kind_release_nothing),
         ("raw_clone_is_not_taken_for_its_parent", raw_clone_is_not_taken_for_its_parent),
         ("lock_taken_after_a_raw_clone_is_handed_on", lock_taken_after_a_raw_clone_is_handed_on),
         ("grandchildren", grandchildren),
@@ -44,6 +45,48 @@ fn copied_guard_releases_nothing() {
     Child::fork(|| assert!(lock.try_lock().unwrap().is_none())).join();
     drop(held);
     Child::fork(|| drop(lock.try_lock().unwrap().unwrap())).join();
+}
+
+fn copied_guards_of_each_kind_release_nothing() {
+    let (rlock, rw_lock) = (RLock::new().unwrap(), RwLock::new().unwrap());
+    let (other, permits) = (RwLock::new().unwrap(), BoundedSemaphore::new(2).unwrap());
+    let mut held = Some((
+        [rlock.lock().unwrap(), rlock.lock().unwrap()],
+        rw_lock.read().unwrap(),
+        other.write().unwrap(),
+        permits.acquire().unwrap(),
+    ));
+    let check = || {
+        assert!(rlock.try_lock().unwrap().is_none());
+        assert!(rw_lock.try_write().unwrap().is_none());
+        assert!(other.try_read().unwrap().is_none());
+        assert_eq!(permits.value(), 1);
+    };
+    // Before the child knows its thread id, and after.
+    Child::fork(|| drop(held.take())).join();
+    Child::fork(|| {
+        check();
+        drop(held.take());
+        check();
+    })
+    .join();
+    Child::fork(check).join();
+    // The child is another thread than the one that holds them.
+    Child::fork(|| {
+        assert!(rw_lock.try_read().unwrap().is_some());
+        let permit = permits.try_acquire().unwrap().unwrap();
+        assert!(permits.try_acquire().unwrap().is_none());
+        drop(permit);
+    })
+    .join();
+    assert!(!other.is_poisoned());
+    drop(held);
+    Child::fork(|| {
+        drop((rlock.try_lock().unwrap().unwrap(), rw_lock.try_write().unwrap().unwrap()));
+        drop(other.try_write().unwrap().unwrap());
+        assert_eq!(permits.value(), 2);
+    })
+    .join();
 }
 
 /// Runs `child` in a copy of the process of which the C library learns nothing.

@@ -3,12 +3,17 @@
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use multiproc_os::deadline::Deadline;
 use multiproc_sync::region::{Header, Region, RegionGuard};
-use multiproc_sync::{Lock, LockError, LockGuard, MemoryError, RawLock};
+use multiproc_sync::{
+    BarrierError, BoundedSemaphore, Condition, Event, Lock, LockError, LockGuard, MemoryError,
+    Permit, RLock, RLockGuard, RawBarrier, RawBoundedSemaphore, RawCondition, RawEvent, RawLock,
+    RawRLock, RawRwLock, RawSemaphore, ReadGuard, RwLock, Semaphore, WriteGuard,
+};
 use zerocopy::{FromBytes, IntoBytes, KnownLayout};
 
 /// Runs something in another thread.
@@ -36,6 +41,11 @@ fn handles_and_errors_cross_threads_and_guards_are_shared_only() {
     send_and_sync::<Region<Gates>>();
     sync::<LockGuard<'_>>();
     sync::<RegionGuard<'_, Gates>>();
+    send_and_sync::<(RLock, RwLock, Semaphore, BoundedSemaphore, Condition, Event)>();
+    send_and_sync::<(multiproc_sync::Barrier, BarrierError)>();
+    send_and_sync::<(RawRLock, RawRwLock, RawSemaphore, RawBoundedSemaphore)>();
+    send_and_sync::<(RawCondition, RawEvent, RawBarrier)>();
+    sync::<(RLockGuard<'_>, ReadGuard<'_>, WriteGuard<'_>, Permit<'_>)>();
 }
 
 #[test]
@@ -182,6 +192,97 @@ fn what_an_ended_thread_has_forgotten_is_not_had_again() {
     lock.clear_poison();
     assert!(elsewhere(|| lock.lock().map(drop)).unwrap_err().is_leaked());
     drop(lock);
+}
+
+#[test]
+fn a_place_that_an_ended_thread_has_left_for_good_is_passed_over() {
+    let lock = RwLock::new().unwrap();
+    elsewhere(|| mem::forget(lock.read().unwrap()));
+    // Each thread looks for a place elsewhere first.
+    for _ in 0..2 * RwLock::MAX_READERS {
+        elsewhere(|| drop(lock.read().unwrap()));
+    }
+
+    let semaphore = BoundedSemaphore::new(2).unwrap();
+    elsewhere(|| mem::forget(semaphore.acquire().unwrap()));
+    for _ in 0..10 {
+        elsewhere(|| drop(semaphore.acquire().unwrap()));
+    }
+}
+
+#[test]
+fn forgotten_guards_of_each_kind_do_not_harm_other_locks() {
+    for _ in 0..10 {
+        let (rlock, rw_lock) = (RLock::new().unwrap(), RwLock::new().unwrap());
+        let (other, permits) = (RwLock::new().unwrap(), BoundedSemaphore::new(2).unwrap());
+        mem::forget(rlock.lock().unwrap());
+        mem::forget([rw_lock.read().unwrap(), rw_lock.read().unwrap()]);
+        mem::forget(other.write().unwrap());
+        mem::forget([permits.acquire().unwrap(), permits.acquire().unwrap()]);
+        // The memory would be unmapped here, with this thread's list leading through it.
+        drop((rlock, rw_lock));
+        drop((other, permits));
+        let new: Vec<_> = (0..4).map(|_| RwLock::new().unwrap()).collect();
+        let held: Vec<_> = new.iter().map(|lock| lock.write().unwrap()).collect();
+        drop(held);
+        drop(new.iter().map(|lock| lock.read().unwrap()).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn threads_share_each_primitive() {
+    let (rlock, rw_lock) = (RLock::new().unwrap(), RwLock::new().unwrap());
+    let (units, permits) = (Semaphore::new(2).unwrap(), BoundedSemaphore::new(2).unwrap());
+    let (lock, changed) = (Lock::new().unwrap(), Condition::new().unwrap());
+    let (barrier, event) = (multiproc_sync::Barrier::new(4).unwrap(), Event::new().unwrap());
+    let inside = [const { AtomicU32::new(0) }; 4];
+    let visit = |place: usize, most: u32| {
+        assert!(inside[place].fetch_add(1, SeqCst) < most);
+        thread::yield_now();
+        inside[place].fetch_sub(1, SeqCst);
+    };
+    let turn = AtomicU32::new(0);
+    thread::scope(|scope| {
+        for own in 0..4 {
+            let (visit, barrier, event, turn) = (&visit, &barrier, &event, &turn);
+            let (rlock, rw_lock, units, permits) = (&rlock, &rw_lock, &units, &permits);
+            let (lock, changed) = (&lock, &changed);
+            scope.spawn(move || {
+                event.wait();
+                for round in 0..300 {
+                    {
+                        let _outer = rlock.lock().unwrap();
+                        let _inner = rlock.lock().unwrap();
+                        visit(0, 1);
+                    }
+                    if (round + own) % 4 == 0 {
+                        let _writing = rw_lock.write().unwrap();
+                        visit(1, 1);
+                    } else {
+                        let _reading = rw_lock.read().unwrap();
+                    }
+                    units.acquire().unwrap();
+                    visit(2, 2);
+                    units.release();
+                    {
+                        let _permit = permits.acquire().unwrap();
+                        visit(3, 2);
+                    }
+                    let held = lock.lock().unwrap();
+                    let own_turn = |_: &mut LockGuard<'_>| turn.load(SeqCst) % 4 != own;
+                    let held = changed.wait_while(held, own_turn).unwrap();
+                    turn.fetch_add(1, SeqCst);
+                    changed.notify_all();
+                    drop(held);
+                    barrier.wait().unwrap();
+                    assert!(turn.load(SeqCst) >= 4 * (round + 1));
+                }
+            });
+        }
+        event.set();
+    });
+    assert_eq!(turn.load(SeqCst), 1_200);
+    assert_eq!((units.value(), permits.value()), (2, 2));
 }
 
 const MANY: usize = 2_001;
