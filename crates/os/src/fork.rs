@@ -88,6 +88,20 @@ fn keep_only(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     }
 }
 
+/// Sets whether `SIGINT` is held back from this thread until it is let through again.
+///
+/// One that comes meanwhile is kept, also if the process ignores it now, but no longer then.
+pub fn hold_interrupt(hold: bool) {
+    let how = if hold { libc::SIG_BLOCK } else { libc::SIG_UNBLOCK };
+    // SAFETY: the set is one of this frame, and is initialised by the first call.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, libc::SIGINT);
+        libc::pthread_sigmask(how, &set, std::ptr::null_mut());
+    }
+}
+
 /// Ends the process at once: no exit handlers, no buffers written.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: ends the process and touches nothing.

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use multiproc_os::context;
+use multiproc_os::fork::hold_interrupt;
 use multiproc_os::image::ENTRY_SIZE;
 use multiproc_wire::SharedFd;
 use serde::{Deserialize, Serialize};
@@ -105,6 +106,7 @@ impl Context {
         context::ignore_broken_pipe();
         if let Some(ignore) = self.ignore_interrupt {
             context::ignore_interrupt(ignore);
+            hold_interrupt(false);
         }
         if let Some(directory) = &self.directory {
             context::set_working_directory(directory)?;
