@@ -4,7 +4,7 @@ use multiproc::{
     Array, Barrier, BoundedSemaphore, Condition, Connection, Event, Fd, Lock, LockGuard, Pool,
     Process, Queue, RLock, Receiver, RwLock, Semaphore, Sender, ShareableList, Shared,
     SharedMemory, ShmArc, ShmBox, StartMethod, Value, cpu_count, current_process, init_before_main,
-    pipe,
+    pipe, set_start_method,
 };
 
 init_before_main!();
@@ -16,6 +16,7 @@ fn process() {
         builder.spawn(|()| current_process().name().to_string(), ()).unwrap();
     assert_eq!(process.join().unwrap(), "child");
     assert!(cpu_count() > 0);
+    set_start_method(StartMethod::ForkServer);
 }
 
 #[test]

@@ -151,7 +151,7 @@ pub use multiproc_sync as sync;
 pub use multiproc_channel::{Connection, Queue, Receiver, Sender, pipe};
 pub use multiproc_pool::Pool;
 pub use multiproc_process::{
-    Process, StartMethod, cpu_count, current_process, init, init_before_main,
+    Process, StartMethod, cpu_count, current_process, init, init_before_main, set_start_method,
 };
 pub use multiproc_shm::{Array, ShareableList, Shared, SharedMemory, ShmArc, ShmBox, Value};
 pub use multiproc_sync::{

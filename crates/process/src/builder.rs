@@ -32,7 +32,7 @@ impl Builder {
         self
     }
 
-    /// Sets how the process comes into being; [`StartMethod::ForkServer`] without.
+    /// Sets how the process comes into being: as [`StartMethod::default`] says, without.
     pub fn start_method(mut self, start_method: StartMethod) -> Self {
         self.start_method = start_method;
         self

@@ -23,7 +23,7 @@ pub use current::{CurrentProcess, cpu_count, current_process};
 pub use error::{Error, Panic};
 pub use init::init;
 pub use process::Process;
-pub use start_method::StartMethod;
+pub use start_method::{StartMethod, set_start_method};
 
 #[doc(hidden)]
 pub mod __private {

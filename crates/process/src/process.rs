@@ -91,6 +91,7 @@ impl Child {
     }
 }
 
+const SIGINT: i32 = 2;
 const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
 
@@ -98,8 +99,8 @@ impl Process<()> {
     /// Runs `function` with `argument` in a new process.
     ///
     /// Functions and closures that capture nothing will do; what the function needs travels as its
-    /// argument, several as a tuple. The process is started by the default method,
-    /// [`StartMethod::ForkServer`].
+    /// argument, several as a tuple. The process is started by the default method: see
+    /// [`StartMethod::default`].
     ///
     /// # Errors
     ///
@@ -191,7 +192,7 @@ impl<R> Process<R> {
     ///
     /// It runs as another user by now.
     pub fn terminate(&self) -> Result<(), Error> {
-        self.send_signal("terminate", SIGTERM)
+        self.signal("terminate", SIGTERM)
     }
 
     /// Ends it at once: sends `SIGKILL`. One that has ended already is no error.
@@ -200,10 +201,58 @@ impl<R> Process<R> {
     ///
     /// It runs as another user by now.
     pub fn kill(&self) -> Result<(), Error> {
-        self.send_signal("kill", SIGKILL)
+        self.signal("kill", SIGKILL)
     }
 
-    fn send_signal(&self, operation: &'static str, signal: i32) -> Result<(), Error> {
+    /// Interrupts it as Ctrl-C does: sends `SIGINT`. One that has ended already is no error.
+    ///
+    /// A child ignores it if this process did when it started the child.
+    ///
+    /// # Errors
+    ///
+    /// It runs as another user by now.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_process::{Process, init};
+    ///
+    /// init();
+    /// let process = Process::spawn(|()| std::thread::sleep(std::time::Duration::MAX), ())?;
+    /// process.interrupt()?;
+    /// # process.terminate()?;
+    /// assert!(process.join().unwrap_err().signal().is_some());
+    /// # Ok::<(), multiproc_process::Error>(())
+    /// ```
+    pub fn interrupt(&self) -> Result<(), Error> {
+        self.signal("interrupt", SIGINT)
+    }
+
+    /// Sends it the signal of this number, one of those that have names: real-time signals are
+    /// refused. A process that has ended already is no error.
+    ///
+    /// # Errors
+    ///
+    /// There is no such signal, or the process runs as another user by now.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_process::{Process, init};
+    ///
+    /// const SIGUSR1: i32 = 10;
+    ///
+    /// init();
+    /// let process = Process::spawn(|()| std::thread::sleep(std::time::Duration::MAX), ())?;
+    /// process.send_signal(SIGUSR1)?;
+    /// assert_eq!(process.join().unwrap_err().signal(), Some(SIGUSR1));
+    /// # Ok::<(), multiproc_process::Error>(())
+    /// ```
+    pub fn send_signal(&self, signal: i32) -> Result<(), Error> {
+        self.signal("send a signal to", signal)
+    }
+
+    fn signal(&self, operation: &'static str, signal: i32) -> Result<(), Error> {
         if self.ended {
             return Ok(());
         }
@@ -460,7 +509,8 @@ impl<R: DeserializeOwned> Process<R> {
 }
 
 impl<R> AsFd for Process<R> {
-    /// The process's pidfd, which is readable once the process has ended.
+    /// The process's pidfd, which is readable once the process has ended: Python's `sentinel`. It can be
+    /// waited for together with sockets.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.child.pidfd.as_fd()
     }

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use common::{METHODS, children, count_open, hang, set_variable};
 use multiproc_os::deadline::Deadline;
-use multiproc_process::{Error, Process, StartMethod, current_process};
+use multiproc_process::{Error, Process, StartMethod, current_process, set_start_method};
 use multiproc_wire::{Endpoint, Fd, encode};
-use rustix::process::{Signal, getpid, kill_process};
+use rustix::process::{Signal, getpid, getppid, kill_process};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
@@ -28,7 +28,10 @@ fn main() {
         ("a_panic_comes_home_with_its_backtrace", a_panic_comes_home_with_its_backtrace),
         ("an_exit_code_is_told", an_exit_code_is_told),
         ("a_signal_is_told", a_signal_is_told),
-        ("terminate_and_kill", terminate_and_kill),
+        ("terminate_kill_and_other_signals", terminate_and_kill),
+        ("an_early_interrupt_is_not_lost", an_early_interrupt_is_not_lost),
+        ("a_signal_that_is_none_is_refused", a_signal_that_is_none_is_refused),
+        ("the_default_start_method_can_be_set", the_default_start_method_can_be_set),
         ("an_argument_that_does_not_serialise_starts_nothing", argument_does_not_serialise),
         ("an_argument_that_does_not_deserialise_is_an_error", argument_does_not_deserialise),
         ("a_value_that_does_not_serialise_is_an_error", value_does_not_serialise),
@@ -275,10 +278,63 @@ fn a_signal_is_told() {
     }
 }
 
+fn an_early_interrupt_is_not_lost() {
+    multiproc_os::context::ignore_interrupt(false);
+    for method in METHODS {
+        for _ in 0..100 {
+            let process: Process<()> = spawn(method, |()| hang(), ());
+            process.interrupt().unwrap();
+            assert_eq!(process.join().unwrap_err().signal(), Some(2), "{method:?}");
+        }
+    }
+}
+
+fn a_signal_that_is_none_is_refused() {
+    for method in METHODS {
+        let process: Process<()> = spawn(method, |()| hang(), ());
+        for none in [-1, 0, 1000] {
+            let error = process.send_signal(none).unwrap_err();
+            assert!(
+                error.to_string().starts_with("cannot send a signal to process tester"),
+                "{error}"
+            );
+        }
+        assert!(process.is_alive());
+        process.kill().unwrap();
+        assert_eq!(process.join().unwrap_err().signal(), Some(9));
+    }
+}
+
+fn the_default_start_method_can_be_set() {
+    assert_eq!(StartMethod::ALL, METHODS);
+    assert_eq!(StartMethod::default(), StartMethod::ForkServer);
+    for method in METHODS {
+        set_start_method(method);
+        let parent = |()| {
+            (getppid().unwrap().as_raw_nonzero().get(), format!("{:?}", StartMethod::default()))
+        };
+        let (parent, default) = Process::spawn(parent, ()).unwrap().join().unwrap();
+        let ours = parent == getpid().as_raw_nonzero().get();
+        assert_eq!(ours, method != StartMethod::ForkServer, "{method:?}");
+        let begins_with =
+            if method == StartMethod::Fork { method } else { StartMethod::ForkServer };
+        assert_eq!(default, format!("{begins_with:?}"));
+    }
+    set_start_method(StartMethod::ForkServer);
+}
+
 fn terminate_and_kill() {
+    // A child ignores it if this process does, as it may if it was started in the background.
+    multiproc_os::context::ignore_interrupt(false);
     for method in METHODS {
         type End = fn(&Process<()>) -> Result<(), Error>;
-        for (end, signal) in [(Process::terminate as End, 15), (Process::kill, 9)] {
+        let usr1: End = |process| process.send_signal(10);
+        for (end, signal) in [
+            (Process::terminate as End, 15),
+            (Process::kill, 9),
+            (Process::interrupt, 2),
+            (usr1, 10),
+        ] {
             let mut process = spawn(method, |()| hang(), ());
             assert!(process.is_alive());
             assert_eq!(process.exit_status().unwrap(), None);
