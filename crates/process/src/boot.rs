@@ -9,6 +9,7 @@ use multiproc_os::image::ENTRY_SIZE;
 use multiproc_wire::SharedFd;
 use serde::{Deserialize, Serialize};
 
+use crate::changes::Changes;
 use crate::current::Identity;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -20,6 +21,7 @@ pub(crate) struct Boot {
     /// The parent's end, for a daemon to hold on to.
     pub(crate) lifeline: Option<SharedFd>,
     pub(crate) context: Context,
+    pub(crate) changes: Changes,
 }
 
 /// What the child is to have of its parent and does not inherit from whoever forks it.

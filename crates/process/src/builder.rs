@@ -1,8 +1,11 @@
+use std::ffi::OsStr;
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::changes::Changes;
 use crate::error::Error;
 use crate::process::Process;
 use crate::spawn;
@@ -15,6 +18,7 @@ pub struct Builder {
     name: Option<String>,
     daemon: bool,
     start_method: StartMethod,
+    changes: Changes,
 }
 
 impl Builder {
@@ -38,11 +42,104 @@ impl Builder {
         self
     }
 
+    /// Sets a variable of the process's environment, which is as this process's without.
+    ///
+    /// The process itself sets it, before its function runs. What its constructors read before
+    /// [`init`](crate::init) is this process's environment.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_process::{Process, init};
+    ///
+    /// init();
+    /// let process = Process::builder()
+    ///     .env("GREETING", "hello")
+    ///     .env_remove("PATH")
+    ///     .spawn(|()| (std::env::var("GREETING").ok(), std::env::var("PATH").ok()), ())?;
+    /// assert_eq!(process.join()?, (Some("hello".to_string()), None));
+    /// # Ok::<(), multiproc_process::Error>(())
+    /// ```
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.changes.set(name.as_ref(), Some(value.as_ref()));
+        self
+    }
+
+    /// Sets several variables: see [`env`](Builder::env).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_process::{Process, init};
+    ///
+    /// init();
+    /// let process = Process::builder()
+    ///     .envs([("A", "1"), ("B", "2")])
+    ///     .spawn(|()| (std::env::var("A").unwrap(), std::env::var("B").unwrap()), ())?;
+    /// assert_eq!(process.join()?, ("1".to_string(), "2".to_string()));
+    /// # Ok::<(), multiproc_process::Error>(())
+    /// ```
+    pub fn envs<N: AsRef<OsStr>, V: AsRef<OsStr>>(
+        self,
+        variables: impl IntoIterator<Item = (N, V)>,
+    ) -> Self {
+        variables.into_iter().fold(self, |builder, (name, value)| builder.env(name, value))
+    }
+
+    /// Has the process's environment lack a variable: see [`env`](Builder::env), which has an example.
+    pub fn env_remove(mut self, name: impl AsRef<OsStr>) -> Self {
+        self.changes.set(name.as_ref(), None);
+        self
+    }
+
+    /// Empties the process's environment, but for what is set later: see [`env`](Builder::env).
+    ///
+    /// What the process starts in its turn has no more either: a program that needs `LD_LIBRARY_PATH`
+    /// to find its libraries needs it set again.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_process::{Process, init};
+    ///
+    /// init();
+    /// let count: fn(()) -> usize = |()| std::env::vars_os().count();
+    /// let process = Process::builder().env_clear().env("ONLY", "this").spawn(count, ())?;
+    /// assert_eq!(process.join()?, 1);
+    /// # Ok::<(), multiproc_process::Error>(())
+    /// ```
+    pub fn env_clear(mut self) -> Self {
+        self.changes.clear();
+        self
+    }
+
+    /// Sets the directory that the process works in, which is this process's without. A relative one
+    /// is relative to that.
+    ///
+    /// The process itself enters it, before its function runs. If it cannot, `join` says so.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_process::{Process, init};
+    ///
+    /// init();
+    /// let process =
+    ///     Process::builder().current_dir("/").spawn(|()| std::env::current_dir().unwrap(), ())?;
+    /// assert_eq!(process.join()?.to_str(), Some("/"));
+    /// # Ok::<(), multiproc_process::Error>(())
+    /// ```
+    #[doc(alias = "cwd")]
+    pub fn current_dir(mut self, directory: impl AsRef<Path>) -> Self {
+        self.changes.enter(directory.as_ref().as_os_str());
+        self
+    }
+
     /// Starts the process: see [`Process::spawn`].
     ///
     /// # Errors
     ///
-    /// As [`Process::spawn`].
+    /// As [`Process::spawn`], and if a variable cannot stand in an environment.
     pub fn spawn<A, R>(self, function: fn(A) -> R, argument: A) -> Result<Process<R>, Error>
     where
         A: Serialize + DeserializeOwned,
@@ -56,6 +153,7 @@ impl Builder {
             name: self.name.unwrap_or_else(next_name),
             daemon: self.daemon,
             start_method: self.start_method,
+            changes: self.changes,
         }
     }
 }
@@ -66,6 +164,7 @@ pub(crate) struct Settings {
     pub(crate) name: String,
     pub(crate) daemon: bool,
     pub(crate) start_method: StartMethod,
+    pub(crate) changes: Changes,
 }
 
 fn next_name() -> String {

@@ -79,6 +79,7 @@ fn boot(line: &'static Endpoint) -> Result<Option<ChildEntry>, String> {
     boot.context
         .apply()
         .map_err(|error| format!("cannot take over its parent's context: {error}"))?;
+    boot.changes.make()?;
     if let Some(end) = boot.lifeline {
         let end = end.as_fd().try_clone_to_owned().map_err(text)?;
         lifeline::hold(&end).map_err(|error| format!("cannot hold its lifeline: {error}"))?;

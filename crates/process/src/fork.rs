@@ -9,6 +9,7 @@ use multiproc_wire::{Endpoint, Message};
 use std::os::fd::OwnedFd;
 
 use crate::builder::Settings;
+use crate::changes::Changes;
 use crate::child;
 use crate::current::{self, Identity};
 use crate::error::{Error, Kind};
@@ -35,7 +36,7 @@ pub(crate) fn fork<R>(
         let ours = Cell::new(Some((line, argument)));
         let Forked { pid, pidfd } = multiproc_os::fork::fork(|| {
             drop(ours.take());
-            run(theirs, identity, lifeline, body)
+            run(theirs, identity, lifeline, &settings.changes, body)
         })?;
         let (line, argument) = ours.take().ok_or(std::io::ErrorKind::NotConnected)?;
         let child = Child { pid, pidfd, line, said_hello: true, reaped: Reaped::Here };
@@ -53,6 +54,7 @@ fn run(
     line: Endpoint,
     identity: Identity,
     end: Option<OwnedFd>,
+    changes: &Changes,
     body: impl FnOnce(&'static Endpoint) -> Message,
 ) -> i32 {
     lifeline::let_go();
@@ -62,6 +64,10 @@ fn run(
         && let Err(error) = lifeline::hold(&end)
     {
         let reason = format!("cannot hold its lifeline: {error}");
+        child::report(line, &crate::report::Report::Failed(reason));
+        return 1;
+    }
+    if let Err(reason) = changes.make() {
         child::report(line, &crate::report::Report::Failed(reason));
         return 1;
     }

@@ -10,6 +10,7 @@ mod process;
 mod start_method;
 
 mod boot;
+mod changes;
 mod child;
 mod fork;
 mod fork_server;

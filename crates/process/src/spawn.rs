@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 
 use crate::boot::{Boot, Context};
 use crate::builder::Settings;
+use crate::changes::Changes;
 use crate::child::{self, ChildEntry};
 use crate::current::{self, Identity};
 use crate::error::{Error, Kind};
@@ -57,8 +58,8 @@ where
                 child::call(function, line)
             });
         }
-        StartMethod::Spawn => start_executed(identity, entry, &argument),
-        _ => start_forked(identity, entry, &argument),
+        StartMethod::Spawn => start_executed(identity, entry, &settings.changes, &argument),
+        _ => start_forked(identity, entry, &settings.changes, &argument),
     };
     let child = started.map_err(|source| Kind::Start { name: name.clone(), source })?;
     Ok(Process::new(settings.name, child))
@@ -67,6 +68,8 @@ where
 /// Checks what is checked for every method, and says who the child will be.
 pub(crate) fn check(settings: &Settings) -> Result<Identity, Error> {
     init::check(&settings.name)?;
+    let invalid = |source| Kind::Start { name: settings.name.clone(), source };
+    settings.changes.check().map_err(invalid)?;
     let depth = current::identity().depth + 1;
     if depth > DEEPEST {
         return Err(Kind::TooDeep { name: settings.name.clone(), depth }.into());
@@ -79,8 +82,13 @@ pub(crate) fn check(settings: &Settings) -> Result<Identity, Error> {
     })
 }
 
-fn start_executed(identity: Identity, entry: ChildEntry, argument: &Message) -> io::Result<Child> {
-    let boot = boot(identity, entry, Context::for_executed())?;
+fn start_executed(
+    identity: Identity,
+    entry: ChildEntry,
+    changes: &Changes,
+    argument: &Message,
+) -> io::Result<Child> {
+    let boot = boot(identity, entry, Context::for_executed(), changes)?;
     let (line, theirs) = Endpoint::pair()?;
     let Forked { pid, pidfd } =
         exec_self(SPAWNED, theirs.as_fd().try_clone_to_owned()?, Keep::Usual)?;
@@ -90,7 +98,12 @@ fn start_executed(identity: Identity, entry: ChildEntry, argument: &Message) -> 
     Ok(child)
 }
 
-fn start_forked(identity: Identity, entry: ChildEntry, argument: &Message) -> io::Result<Child> {
+fn start_forked(
+    identity: Identity,
+    entry: ChildEntry,
+    changes: &Changes,
+    argument: &Message,
+) -> io::Result<Child> {
     const TRIES: u32 = 3;
     let mut failure = io::ErrorKind::NotFound.into();
     for _ in 0..TRIES {
@@ -111,7 +124,7 @@ fn start_forked(identity: Identity, entry: ChildEntry, argument: &Message) -> io
             continue;
         }
         let context = Context::since(&server.snapshot)?;
-        let boot = boot(identity.clone(), entry, context)?;
+        let boot = boot(identity.clone(), entry, context, changes)?;
         tell(&line, [&boot, argument])?;
         match hear_hello(&line, &server)? {
             Some((pid, pidfd)) => {
@@ -184,11 +197,23 @@ fn hear_hello(line: &Endpoint, server: &Arc<ForkServer>) -> io::Result<Option<(u
     }
 }
 
-fn boot(identity: Identity, entry: ChildEntry, context: Context) -> io::Result<Message> {
+fn boot(
+    identity: Identity,
+    entry: ChildEntry,
+    context: Context,
+    changes: &Changes,
+) -> io::Result<Message> {
     let lifeline = match identity.daemon {
         true => Some(SharedFd::from(lifeline::end()?)),
         false => None,
     };
     let image = image::identity()?;
-    Ok(encode(&Boot { image, entry: entry.encode(), identity, lifeline, context })?)
+    Ok(encode(&Boot {
+        image,
+        entry: entry.encode(),
+        identity,
+        lifeline,
+        context,
+        changes: changes.clone(),
+    })?)
 }

@@ -1,0 +1,126 @@
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use multiproc_os::context;
+use serde::{Deserialize, Serialize};
+
+/// What a child is to have otherwise than its parent. The child itself changes it, once it has taken
+/// over and before its function runs: a test harness finds itself by the environment, and the program
+/// by its directory, so that neither may change before.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Changes {
+    clear: bool,
+    /// In order; `None` removes.
+    variables: Vec<(OsString, Option<OsString>)>,
+    /// A relative one is so to the parent's.
+    directory: Option<OsString>,
+}
+
+impl Changes {
+    pub(crate) fn set(&mut self, name: &OsStr, value: Option<&OsStr>) {
+        self.variables.push((name.to_owned(), value.map(OsStr::to_owned)));
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.variables.clear();
+        self.clear = true;
+    }
+
+    pub(crate) fn enter(&mut self, directory: &OsStr) {
+        self.directory = Some(directory.to_owned());
+    }
+
+    /// Checks that names and values can stand in an environment.
+    pub(crate) fn check(&self) -> io::Result<()> {
+        for (name, value) in &self.variables {
+            let bytes = name.as_bytes();
+            // A name may start with `=`: see `context::set_environment`.
+            let bad_name = bytes.is_empty() || bytes[1..].contains(&b'=') || bytes.contains(&0);
+            if bad_name || value.as_ref().is_some_and(|value| value.as_bytes().contains(&0)) {
+                let text = format!(
+                    "{name:?} cannot be set in an environment: it is empty, has a = in it, \
+                    or it or its value has a zero byte"
+                );
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes them, in the child.
+    pub(crate) fn make(&self) -> Result<(), String> {
+        if self.clear || !self.variables.is_empty() {
+            context::set_environment(&self.environment(&context::environment()))
+                .map_err(|error| format!("cannot change its environment: {error}"))?;
+        }
+        if let Some(directory) = &self.directory {
+            std::env::set_current_dir(directory)
+                .map_err(|error| format!("cannot enter the directory {directory:?}: {error}"))?;
+        }
+        Ok(())
+    }
+
+    /// The block of variables that this makes of another: see [`context::environment`].
+    fn environment(&self, before: &[u8]) -> Vec<u8> {
+        let split = |entry: &[u8]| {
+            let end = 1 + entry.iter().skip(1).position(|byte| *byte == b'=')?;
+            let text = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
+            Some((text(&entry[..end]), text(&entry[end + 1..])))
+        };
+        let mut all: Vec<(OsString, OsString)> = match self.clear {
+            true => Vec::new(),
+            false => before.split(|byte| *byte == 0).filter_map(split).collect(),
+        };
+        for (name, value) in &self.variables {
+            all.retain(|(other, _)| other != name);
+            all.extend(value.as_ref().map(|value| (name.clone(), value.clone())));
+        }
+        let bytes = |(name, value): (OsString, OsString)| {
+            [name.as_bytes(), b"=", value.as_bytes(), &[0]].concat()
+        };
+        all.into_iter().flat_map(bytes).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn changed(changes: &Changes) -> String {
+        String::from_utf8(changes.environment(b"A=1\0B=2\0=C=3\0D=\0")).unwrap()
+    }
+
+    fn set(changes: &mut Changes, name: &str, value: Option<&str>) {
+        changes.set(name.as_ref(), value.map(OsStr::new));
+    }
+
+    #[test]
+    fn variables_are_set_removed_and_cleared_in_order() {
+        let mut changes = Changes::default();
+        assert_eq!(changed(&changes), "A=1\0B=2\0=C=3\0D=\0");
+        set(&mut changes, "A", Some("x=y"));
+        set(&mut changes, "B", None);
+        set(&mut changes, "=C", None);
+        set(&mut changes, "E", Some("5"));
+        set(&mut changes, "E", Some("6"));
+        assert_eq!(changed(&changes), "D=\0A=x=y\0E=6\0");
+        changes.clear();
+        assert_eq!(changed(&changes), "");
+        set(&mut changes, "F", Some(""));
+        assert_eq!(changed(&changes), "F=\0");
+    }
+
+    #[test]
+    fn what_no_environment_can_hold_is_refused() {
+        for (name, value) in [("", "1"), ("A=B", "1"), ("A\0", "1"), ("A", "1\0B=2")] {
+            let mut changes = Changes::default();
+            set(&mut changes, name, Some(value));
+            let error = changes.check().unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{name:?}={value:?}");
+        }
+        let mut changes = Changes::default();
+        set(&mut changes, "=A", Some("x=y"));
+        changes.check().unwrap();
+    }
+}
