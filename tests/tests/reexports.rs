@@ -1,10 +1,10 @@
 //! Each thing that the umbrella re-exports is there under its name and does something.
 
 use multiproc::{
-    Array, Barrier, BoundedSemaphore, Condition, Connection, Event, Fd, Lock, LockGuard, Pool,
-    Process, Queue, RLock, Receiver, RwLock, Semaphore, Sender, ShareableList, Shared,
-    SharedMemory, ShmArc, ShmBox, StartMethod, Value, cpu_count, current_process, init_before_main,
-    pipe, set_start_method,
+    Address, Array, Barrier, BoundedSemaphore, Client, Condition, Connection, Event, Fd, Listener,
+    Lock, LockGuard, Pool, Process, Queue, RLock, Receiver, RwLock, Semaphore, Sender,
+    ShareableList, Shared, SharedMemory, ShmArc, ShmBox, SocketConnection, StartMethod, Value,
+    cpu_count, current_process, init_before_main, pipe, set_start_method,
 };
 
 init_before_main!();
@@ -36,6 +36,15 @@ fn pipes_and_queue() {
     let queue = Queue::bounded(1).unwrap();
     queue.put(Fd::from(std::fs::File::open("/dev/null").unwrap())).unwrap();
     assert!(queue.get().is_ok());
+}
+
+#[test]
+fn listener_and_client() {
+    let listener = Listener::bind(Address::tcp("127.0.0.1:0").unwrap()).unwrap();
+    let client = Client::connect(listener.address().clone()).unwrap();
+    client.send(&3u8).unwrap();
+    let accepted: SocketConnection = listener.accept().unwrap();
+    assert_eq!(accepted.recv::<u8>().unwrap(), 3);
 }
 
 #[test]
@@ -96,6 +105,8 @@ fn handles_go_between_threads() {
     is_send_and_sync::<Connection<u8>>();
     is_send_and_sync::<Sender<u8>>();
     is_send_and_sync::<Receiver<u8>>();
+    is_send_and_sync::<Listener>();
+    is_send_and_sync::<SocketConnection>();
     is_send_and_sync::<Lock>();
     is_send_and_sync::<RLock>();
     is_send_and_sync::<RwLock>();

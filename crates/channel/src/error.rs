@@ -39,6 +39,35 @@ pub(crate) enum Kind {
     Corrupt(&'static str),
     #[error("cannot wait for the queue: {0}")]
     Wait(#[from] io::Error),
+    #[error(
+        "a handle cannot travel to a program that was started apart: send it through a pipe or a queue"
+    )]
+    Handles,
+    #[error("the other end of the connection is closed")]
+    ConnectionClosed,
+    #[error("the connection is broken: a message was not sent whole")]
+    Broken,
+    #[error("cannot {operation} {address}: {source}")]
+    Socket { operation: &'static str, address: String, source: io::Error },
+    #[error("the other end is not authenticated: {0}")]
+    Authentication(&'static str),
+    #[error(
+        "the other end has not proved its key in time: it is slow, or only one end has a key, or it \
+         speaks another protocol"
+    )]
+    HandshakeTimedOut,
+    #[error("a message is corrupt: {0}")]
+    Frame(&'static str),
+    #[error("a message of {len} bytes was announced where {most} are the most")]
+    FrameTooLong { len: usize, most: usize },
+    #[error("there is no memory for a message of {len} bytes")]
+    NoMemory { len: usize },
+    #[cfg(feature = "pickle")]
+    #[error("cannot pickle a value: {0}")]
+    Encode(String),
+    #[cfg(feature = "pickle")]
+    #[error("cannot read a pickle: {0}")]
+    Decode(String),
     #[error("a queue needs room for at least one item")]
     ZeroBound,
 }
@@ -67,7 +96,7 @@ impl Error {
     pub fn is_closed(&self) -> bool {
         match &self.0 {
             Kind::Message(error) => error.is_closed(),
-            Kind::QueueClosed => true,
+            Kind::QueueClosed | Kind::ConnectionClosed => true,
             _ => false,
         }
     }
@@ -77,27 +106,48 @@ impl Error {
         matches!(self.0, Kind::Full)
     }
 
-    /// Tells whether there was no room before the time was up.
+    /// Tells whether there was no room before the time was up, or no proof of the other end's key.
     pub fn is_timeout(&self) -> bool {
-        matches!(self.0, Kind::TimedOut)
+        matches!(self.0, Kind::TimedOut | Kind::HandshakeTimedOut)
+    }
+
+    /// Tells whether the other end of a connection has another key than this one, or proves it in a
+    /// way that is not good enough.
+    pub fn is_authentication(&self) -> bool {
+        matches!(self.0, Kind::Authentication(_))
     }
 
     /// Tells whether the value could not be serialised.
     pub fn is_encode(&self) -> bool {
-        matches!(&self.0, Kind::Message(error) if error.is_encode())
+        match &self.0 {
+            Kind::Message(error) => error.is_encode(),
+            Kind::Handles => true,
+            #[cfg(feature = "pickle")]
+            Kind::Encode(_) => true,
+            _ => false,
+        }
     }
 
     /// Tells whether what came is not a value of the expected type. It is gone; the next call gets
     /// what comes next.
     pub fn is_decode(&self) -> bool {
-        matches!(&self.0, Kind::Message(error) if error.is_decode())
+        match &self.0 {
+            Kind::Message(error) => error.is_decode(),
+            #[cfg(feature = "pickle")]
+            Kind::Decode(_) => true,
+            _ => false,
+        }
     }
 }
 
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         let kind = match &error.0 {
-            Kind::QueueClosed => io::ErrorKind::BrokenPipe,
+            Kind::QueueClosed | Kind::ConnectionClosed | Kind::Broken => io::ErrorKind::BrokenPipe,
+            Kind::Authentication(_) => io::ErrorKind::PermissionDenied,
+            Kind::HandshakeTimedOut => io::ErrorKind::TimedOut,
+            Kind::Socket { source, .. } => source.kind(),
+            Kind::NoMemory { .. } => io::ErrorKind::OutOfMemory,
             Kind::Message(inner) if inner.is_closed() => io::ErrorKind::BrokenPipe,
             Kind::Full => io::ErrorKind::WouldBlock,
             Kind::TimedOut => io::ErrorKind::TimedOut,

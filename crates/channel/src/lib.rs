@@ -5,7 +5,12 @@
 mod error;
 pub mod pipe;
 mod queue;
+mod socket;
 
 pub use error::{Error, SendError};
 pub use pipe::{Connection, Receiver, Sender, pipe};
 pub use queue::Queue;
+pub use socket::{
+    Address, Client, ClientBuilder, Codec, Credentials, Digest, Listener, ListenerBuilder,
+    SocketConnection,
+};

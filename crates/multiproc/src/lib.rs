@@ -77,6 +77,9 @@
 //! # }
 //! ```
 //!
+//! Programs that were started apart, in Python too, meet at a [`Listener`]: they connect by a [`Client`],
+//! and prove a key.
+//!
 //! # Shared memory and locks
 //!
 //! A [`Value`] and an [`Array`] own their lock, and the data is reached through it. A [`ShmBox`] owns
@@ -148,7 +151,9 @@ pub use multiproc_process as process;
 pub use multiproc_shm as shm;
 pub use multiproc_sync as sync;
 
-pub use multiproc_channel::{Connection, Queue, Receiver, Sender, pipe};
+pub use multiproc_channel::{
+    Address, Client, Connection, Listener, Queue, Receiver, Sender, SocketConnection, pipe,
+};
 pub use multiproc_pool::Pool;
 pub use multiproc_process::{
     Process, StartMethod, cpu_count, current_process, init, init_before_main, set_start_method,

@@ -25,5 +25,6 @@ pub mod exec;
 pub mod fork;
 pub mod image;
 pub mod lifeline;
+pub mod peer;
 pub mod pidfd;
 mod pidfd_info;

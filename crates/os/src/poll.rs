@@ -21,6 +21,14 @@ pub fn readable<const N: usize>(
     Ok(polled.map(|fd| !fd.revents().is_empty()))
 }
 
+/// The same for any number of descriptors. Without any it waits until the deadline.
+pub fn any_readable(fds: &[BorrowedFd<'_>], deadline: Deadline) -> io::Result<Vec<bool>> {
+    let mut polled: Vec<PollFd<'_>> =
+        fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+    poll(&mut polled, deadline)?;
+    Ok(polled.iter().map(|fd| !fd.revents().is_empty()).collect())
+}
+
 /// Waits until the descriptor can be written (or its other end is closed), or until the deadline.
 ///
 /// Returns `false` if the deadline passed.

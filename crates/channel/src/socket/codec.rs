@@ -1,0 +1,46 @@
+use multiproc_wire::Message;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, Kind};
+
+/// How values become bytes on a [`SocketConnection`](super::SocketConnection).
+///
+/// Both ends must agree. Bytes that are sent as bytes need none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Codec {
+    /// Postcard, between programs in Rust.
+    #[default]
+    Postcard,
+    /// Pickle, with Python: numbers, text, bytes, lists, tuples, dictionaries, `None`. A structure is a
+    /// dictionary. Nothing that comes is called and no class made: a pickle that asks for that is an
+    /// error.
+    #[cfg(feature = "pickle")]
+    Pickle,
+}
+
+impl Codec {
+    pub(super) fn encode<T: Serialize + ?Sized>(self, value: &T) -> Result<Message, Error> {
+        let message = match self {
+            Codec::Postcard => multiproc_wire::encode(value)?,
+            #[cfg(feature = "pickle")]
+            Codec::Pickle => serde_pickle::to_vec(&value, serde_pickle::SerOptions::new())
+                .map(Message::from_bytes)
+                .map_err(|error| Kind::Encode(error.to_string()))?,
+        };
+        if message.has_fds() {
+            return Err(Kind::Handles.into());
+        }
+        Ok(message)
+    }
+
+    pub(super) fn decode<T: DeserializeOwned>(self, bytes: Vec<u8>) -> Result<T, Error> {
+        match self {
+            Codec::Postcard => Ok(multiproc_wire::decode(Message::from_bytes(bytes))?),
+            #[cfg(feature = "pickle")]
+            Codec::Pickle => serde_pickle::from_slice(&bytes, serde_pickle::DeOptions::new())
+                .map_err(|error| Kind::Decode(error.to_string()).into()),
+        }
+    }
+}

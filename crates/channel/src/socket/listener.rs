@@ -1,0 +1,367 @@
+use std::fmt;
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use interprocess::local_socket as local;
+use interprocess::os::unix::local_socket::ListenerOptionsExt;
+use multiproc_os::deadline::Deadline;
+use multiproc_os::poll;
+
+use super::connection::{closed_or, receive};
+use super::file::SocketFile;
+use super::frame::{self, Incoming};
+use super::handshake::{Handshake, LONGEST, Outcome};
+use super::stream::Stream;
+use super::{Address, Codec, Digest, SocketConnection, local_name};
+use crate::error::{Error, Kind};
+
+/// Takes connections from programs that were started apart, in Rust or in Python.
+///
+/// With a key, both ends prove that they know it, as Python's do, before [`accept`](Self::accept) gives
+/// a connection. A client that is silent, or has no key, holds up nobody else, and is dropped in time.
+///
+/// The key says who may connect. Nothing is encrypted: use TCP where you would send the data in the
+/// clear.
+///
+/// Of a socket file only its user may connect (mode 0600). It is removed when the listener is dropped; one
+/// that a killed listener has left is replaced, if nobody listens there.
+///
+/// # Examples
+///
+/// ```no_run
+/// use multiproc_channel::{Address, Digest, Listener};
+///
+/// // In Python: Client("/tmp/example.sock", authkey=b"secret").send_bytes(b"hello")
+/// let listener = Listener::builder()
+///     .authkey("secret")
+///     .digest(Digest::Md5) // all that Python up to 3.11 knows
+///     .bind(Address::path("/tmp/example.sock"))?;
+/// for connection in listener.incoming() {
+///     match connection {
+///         Ok(connection) => println!("{:?}", connection.recv_bytes()),
+///         Err(error) => eprintln!("somebody was refused: {error}"),
+///     }
+/// }
+/// # Ok::<(), multiproc_channel::Error>(())
+/// ```
+pub struct Listener {
+    socket: Socket,
+    address: Address,
+    options: ListenerBuilder,
+    /// Those that have not proved their key yet.
+    pending: Mutex<Vec<Pending>>,
+    _file: Option<SocketFile>,
+}
+
+/// How a [`Listener`] listens.
+#[derive(Clone)]
+pub struct ListenerBuilder {
+    authkey: Option<Vec<u8>>,
+    digest: Digest,
+    codec: Codec,
+    longest: usize,
+    timeout: Duration,
+}
+
+enum Socket {
+    Local(UnixListener),
+    Tcp(TcpListener),
+}
+
+/// A connection whose other end is yet to prove its key.
+struct Pending {
+    stream: Stream,
+    incoming: Incoming,
+    handshake: Handshake,
+    deadline: Deadline,
+}
+
+/// More than so many at once are not listened to.
+const MOST_PENDING: usize = 64;
+
+impl Listener {
+    /// Listens without a key: whoever can connect may.
+    ///
+    /// # Errors
+    ///
+    /// Somebody listens there already, or nobody may.
+    pub fn bind(address: impl Into<Address>) -> Result<Self, Error> {
+        Self::builder().bind(address)
+    }
+
+    /// Sets how to listen.
+    pub fn builder() -> ListenerBuilder {
+        ListenerBuilder {
+            authkey: None,
+            digest: Digest::default(),
+            codec: Codec::default(),
+            longest: usize::MAX,
+            timeout: Duration::from_secs(10),
+        }
+    }
+
+    /// Waits for a connection. Calls from several threads take turns.
+    ///
+    /// # Errors
+    ///
+    /// - [`is_authentication`](Error::is_authentication) and [`is_timeout`](Error::is_timeout): somebody
+    ///   has connected and not proved the key, or not in time. The next call takes the next one;
+    /// - the process has no descriptor left.
+    pub fn accept(&self) -> Result<SocketConnection, Error> {
+        match self.accept_until(Deadline::NEVER)? {
+            Some(connection) => Ok(connection),
+            None => unreachable!("it waits as long as it takes"),
+        }
+    }
+
+    /// Waits for a connection, for so long at the most.
+    ///
+    /// # Errors
+    ///
+    /// As for [`accept`](Self::accept).
+    pub fn accept_timeout(&self, timeout: Duration) -> Result<Option<SocketConnection>, Error> {
+        self.accept_until(Deadline::after(timeout))
+    }
+
+    /// Accepts again and again, without an end.
+    pub fn incoming(&self) -> impl Iterator<Item = Result<SocketConnection, Error>> + '_ {
+        std::iter::repeat_with(|| self.accept())
+    }
+
+    /// Where it listens: with the port that the system has chosen.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    fn accept_until(&self, deadline: Deadline) -> Result<Option<SocketConnection>, Error> {
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(proved) = self.look(&mut pending)? {
+                return Ok(Some(self.connection(proved)));
+            }
+            let ready = {
+                let listener = (pending.len() < MOST_PENDING).then(|| self.as_fd());
+                let waited = pending.iter().map(|pending| pending.stream.as_fd());
+                let first = pending.iter().map(|pending| pending.deadline);
+                let until = first.fold(deadline, Deadline::min);
+                let fds: Vec<BorrowedFd<'_>> = waited.chain(listener).collect();
+                poll::any_readable(&fds, until)?
+            };
+            let comes = ready.len() > pending.len() && ready[pending.len()];
+            if comes && let Some(stream) = self.socket.accept()? {
+                match &self.options.authkey {
+                    None => return Ok(Some(self.connection(stream))),
+                    Some(key) => pending.push(self.challenge(stream, key)?),
+                }
+            }
+            if deadline.has_passed() && !ready.contains(&true) {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Takes what has come from those that are pending. Gives the first that has proved its key.
+    fn look(&self, pending: &mut Vec<Pending>) -> Result<Option<Stream>, Error> {
+        for index in 0..pending.len() {
+            match pending[index].look() {
+                Ok(false) => {}
+                Ok(true) => return Ok(Some(pending.swap_remove(index).stream)),
+                Err(error) => {
+                    pending.swap_remove(index);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn challenge(&self, stream: Stream, key: &[u8]) -> Result<Pending, Error> {
+        let (handshake, frame) = Handshake::listener(key, self.options.digest)?;
+        let pending = Pending {
+            stream,
+            incoming: Incoming::default(),
+            handshake,
+            deadline: Deadline::after(self.options.timeout),
+        };
+        pending.send(&[frame])?;
+        Ok(pending)
+    }
+
+    fn connection(&self, stream: Stream) -> SocketConnection {
+        SocketConnection::new(stream, self.options.codec, self.options.longest)
+    }
+}
+
+impl Pending {
+    /// Takes what has come. Tells whether the other end has proved its key.
+    fn look(&mut self) -> Result<bool, Error> {
+        let now = Deadline::now();
+        while let Some(frame) = receive(&self.stream, &mut self.incoming, LONGEST, now)? {
+            let step = self.handshake.step(&frame);
+            self.send(&step.send)?;
+            match step.outcome {
+                Outcome::More => {}
+                Outcome::Done => return Ok(true),
+                Outcome::Refused(error) => return Err(error),
+            }
+        }
+        if self.deadline.has_passed() {
+            return Err(Kind::HandshakeTimedOut.into());
+        }
+        Ok(false)
+    }
+
+    /// All frames of a handshake together are shorter than what any socket takes unread.
+    fn send(&self, frames: &[Vec<u8>]) -> Result<(), Error> {
+        let bytes: Vec<u8> = frames
+            .iter()
+            .flat_map(|frame| [&frame::head(frame.len()), &frame[..]].concat())
+            .collect();
+        self.stream.write_all(&bytes).map_err(closed_or)
+    }
+}
+
+impl Socket {
+    /// Takes a connection that was announced; `None` if it is gone again.
+    fn accept(&self) -> io::Result<Option<Stream>> {
+        let accepted = match self {
+            Socket::Local(listener) => listener.accept().map(|(stream, _)| Stream::Local(stream)),
+            Socket::Tcp(listener) => listener.accept().and_then(|(stream, _)| Stream::tcp(stream)),
+        };
+        match accepted {
+            Ok(stream) => Ok(Some(stream)),
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock
+                | io::ErrorKind::Interrupted
+                | io::ErrorKind::ConnectionAborted => Ok(None),
+                _ => Err(error),
+            },
+        }
+    }
+}
+
+impl ListenerBuilder {
+    /// The key that both ends prove to know. Without one, whoever can connect may.
+    #[must_use]
+    pub fn authkey(mut self, key: impl Into<Vec<u8>>) -> Self {
+        self.authkey = Some(key.into());
+        self
+    }
+
+    /// The weakest digest that is good enough, for this end and for the other. For Python up to 3.11 it
+    /// must be [`Digest::Md5`]. The default is [`Digest::Sha256`].
+    #[must_use]
+    pub fn digest(mut self, weakest: Digest) -> Self {
+        self.digest = weakest;
+        self
+    }
+
+    /// How values become bytes. The default is [`Codec::Postcard`].
+    #[must_use]
+    pub fn codec(mut self, codec: Codec) -> Self {
+        self.codec = codec;
+        self
+    }
+
+    /// The longest message that is received, in bytes. The default is no limit; memory is taken as
+    /// bytes come, whatever length was announced.
+    #[must_use]
+    pub fn max_message_len(mut self, bytes: usize) -> Self {
+        self.longest = bytes;
+        self
+    }
+
+    /// How long a client may take to prove its key. The default is 10 s.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Listens.
+    ///
+    /// # Errors
+    ///
+    /// Somebody listens there already, or nobody may.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_channel::{Address, Listener};
+    ///
+    /// let listener = Listener::builder().authkey("secret").bind(Address::abstract_name("example"))?;
+    /// assert!(Listener::bind(listener.address().clone()).is_err());
+    /// # Ok::<(), multiproc_channel::Error>(())
+    /// ```
+    pub fn bind(&self, address: impl Into<Address>) -> Result<Listener, Error> {
+        let address = address.into();
+        let bound = self.try_bind(&address);
+        let (socket, address, file) = bound.map_err(|source| Kind::Socket {
+            operation: "listen at",
+            address: address.to_string(),
+            source,
+        })?;
+        let pending = Mutex::default();
+        Ok(Listener { socket, address, options: self.clone(), pending, _file: file })
+    }
+
+    fn try_bind(&self, address: &Address) -> io::Result<(Socket, Address, Option<SocketFile>)> {
+        match address {
+            Address::Tcp(address) => {
+                let listener = TcpListener::bind(address)?;
+                // One that was announced may be gone again: accept must not wait for the next.
+                listener.set_nonblocking(true)?;
+                let address = Address::Tcp(listener.local_addr()?);
+                Ok((Socket::Tcp(listener), address, None))
+            }
+            Address::Path(path) => {
+                let (listener, file) = SocketFile::claim(path, || local_listener(address))?;
+                Ok((Socket::Local(listener), address.clone(), Some(file)))
+            }
+            Address::Abstract(_) => {
+                Ok((Socket::Local(local_listener(address)?), address.clone(), None))
+            }
+        }
+    }
+}
+
+fn local_listener(address: &Address) -> io::Result<UnixListener> {
+    let mut options = local::ListenerOptions::new().name(local_name(address)?).reclaim_name(false);
+    if let Address::Path(_) = address {
+        options = options.mode(0o600);
+    }
+    let local::Listener::UdSocket(listener) = options.create_sync()?;
+    let listener = UnixListener::from(OwnedFd::from(listener));
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.socket {
+            Socket::Local(listener) => listener.as_fd(),
+            Socket::Tcp(listener) => listener.as_fd(),
+        }
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listener").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ListenerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The key is nobody's business.
+        f.debug_struct("ListenerBuilder")
+            .field("digest", &self.digest)
+            .field("codec", &self.codec)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
