@@ -68,6 +68,16 @@ pub(crate) enum Kind {
 impl Error {
     /// Tells whether more was asked for than an address space can hold, or than an item of a list has
     /// room for.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_shm::ShareableList;
+    ///
+    /// let list = ShareableList::new([1.into()])?;
+    /// assert!(list.set(0, "more than eight bytes").unwrap_err().is_too_long());
+    /// # Ok::<(), multiproc_shm::Error>(())
+    /// ```
     pub fn is_too_long(&self) -> bool {
         match &self.0 {
             Kind::TooLong | Kind::ItemTooLong { .. } => true,
@@ -76,29 +86,62 @@ impl Error {
         }
     }
 
-    /// Tells whether memory was not frozen because somebody else uses it.
-    pub fn is_in_use(&self) -> bool {
-        matches!(self.0, Kind::InUse)
-    }
-
     /// Tells whether there is no memory of a name.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_shm::SharedMemory;
+    ///
+    /// assert!(SharedMemory::open("there is none").unwrap_err().is_not_found());
+    /// ```
     pub fn is_not_found(&self) -> bool {
         matches!(&self.0, Kind::Named { source, .. } if source.kind() == io::ErrorKind::NotFound)
             || matches!(self.0, Kind::NotAt(_))
     }
 
     /// Tells whether there is memory of a name already.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_shm::SharedMemory;
+    ///
+    /// let memory = SharedMemory::create_unique(1)?;
+    /// let name = memory.name().unwrap_or_default();
+    /// assert!(SharedMemory::create(name, 1).unwrap_err().is_already_exists());
+    /// memory.unlink()?;
+    /// # Ok::<(), multiproc_shm::Error>(())
+    /// ```
     pub fn is_already_exists(&self) -> bool {
         let exists = io::ErrorKind::AlreadyExists;
         matches!(&self.0, Kind::Named { source, .. } if source.kind() == exists)
     }
 
     /// Tells whether something was to be read or written that is not within the memory or the list.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let memory = multiproc_shm::SharedMemory::new(1)?;
+    /// assert!(memory.write(0, b"ab").unwrap_err().is_out_of_bounds());
+    /// # Ok::<(), multiproc_shm::Error>(())
+    /// ```
     pub fn is_out_of_bounds(&self) -> bool {
         matches!(self.0, Kind::Bounds { .. } | Kind::Index { .. })
     }
 
     /// Tells whether memory, of a name or from a message, does not hold what it should.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_shm::{ShareableList, SharedMemory};
+    ///
+    /// let zeros = SharedMemory::new(100)?;
+    /// assert!(ShareableList::from_memory(zeros).unwrap_err().is_foreign());
+    /// # Ok::<(), multiproc_shm::Error>(())
+    /// ```
     pub fn is_foreign(&self) -> bool {
         match &self.0 {
             Kind::Foreign(_) | Kind::NoList(_) | Kind::NoItem { .. } => true,

@@ -342,6 +342,17 @@ impl<T: FromBytes + IntoBytes + Immutable + KnownLayout> ShmBox<[T]> {
 
 impl<T> JoinError<T> {
     /// Gives the parts back.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_shm::ShmBox;
+    ///
+    /// let parts = [ShmBox::from_slice(&[1])?, ShmBox::from_slice(&[2])?];
+    /// let error = ShmBox::join(parts).unwrap_err();
+    /// assert_eq!(*error.into_parts()[1], [2]);
+    /// # Ok::<(), multiproc_shm::Error>(())
+    /// ```
     pub fn into_parts(self) -> Vec<ShmBox<[T]>> {
         self.parts
     }

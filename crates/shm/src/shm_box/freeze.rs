@@ -69,16 +69,43 @@ impl<T: FromBytes + IntoBytes + Immutable + KnownLayout> ShmBox<[T]> {
 impl<T> FreezeError<T> {
     /// Gives the slice back. `None` only if the system, after it had refused to freeze the memory,
     /// also refused to map it again, and it is lost.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let half = multiproc_shm::ShmBox::from_slice(&[1, 2])?.split(2).remove(0);
+    /// let error = half.freeze().unwrap_err();
+    /// assert_eq!(error.into_box().as_deref(), Some(&[1][..]));
+    /// # Ok::<(), multiproc_shm::Error>(())
+    /// ```
     pub fn into_box(self) -> Option<ShmBox<[T]>> {
         self.slice.map(|slice| *slice)
     }
 
     /// Tells whether somebody else has the memory mapped.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let half = multiproc_shm::ShmBox::from_slice(&[1, 2])?.split(2).remove(0);
+    /// let error = half.freeze().unwrap_err();
+    /// assert!(!error.is_in_use());
+    /// # Ok::<(), multiproc_shm::Error>(())
+    /// ```
     pub fn is_in_use(&self) -> bool {
-        self.error.is_in_use()
+        matches!(self.error.kind(), Kind::InUse)
     }
 
     /// Tells whether the slice is only a part of its memory.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let half = multiproc_shm::ShmBox::from_slice(&[1, 2])?.split(2).remove(0);
+    /// let error = half.freeze().unwrap_err();
+    /// assert!(error.is_part());
+    /// # Ok::<(), multiproc_shm::Error>(())
+    /// ```
     pub fn is_part(&self) -> bool {
         matches!(self.error.kind(), Kind::Partial)
     }
