@@ -135,6 +135,30 @@ impl Builder {
         self
     }
 
+    /// Sets the numbers of the processors that the process may run on, which are this process's without.
+    ///
+    /// The process itself sees to it, before its function runs. If none of them is there for it, `join`
+    /// says so.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_process::{Process, cpu_count, init};
+    ///
+    /// init();
+    /// let process = Process::builder().cpu_affinity([0]).spawn(|()| cpu_count(), ())?;
+    /// # let allowed = std::fs::read_to_string("/proc/self/status").unwrap();
+    /// # let allowed = allowed.split("Cpus_allowed_list:").nth(1).unwrap().trim_start().starts_with('0');
+    /// # if !allowed { return Ok::<(), multiproc_process::Error>(()) }
+    /// assert_eq!(process.join()?, 1);
+    /// # Ok::<(), multiproc_process::Error>(())
+    /// ```
+    #[doc(alias = "sched_setaffinity")]
+    pub fn cpu_affinity(mut self, cpus: impl IntoIterator<Item = u32>) -> Self {
+        self.changes.run_on(cpus.into_iter().collect());
+        self
+    }
+
     /// Starts the process: see [`Process::spawn`].
     ///
     /// # Errors

@@ -15,6 +15,7 @@ pub(crate) struct Changes {
     variables: Vec<(OsString, Option<OsString>)>,
     /// A relative one is so to the parent's.
     directory: Option<OsString>,
+    cpus: Option<Vec<u32>>,
 }
 
 impl Changes {
@@ -29,6 +30,10 @@ impl Changes {
 
     pub(crate) fn enter(&mut self, directory: &OsStr) {
         self.directory = Some(directory.to_owned());
+    }
+
+    pub(crate) fn run_on(&mut self, cpus: Vec<u32>) {
+        self.cpus = Some(cpus);
     }
 
     /// Checks that names and values can stand in an environment.
@@ -57,6 +62,10 @@ impl Changes {
         if let Some(directory) = &self.directory {
             std::env::set_current_dir(directory)
                 .map_err(|error| format!("cannot enter the directory {directory:?}: {error}"))?;
+        }
+        if let Some(cpus) = &self.cpus {
+            context::set_affinity(cpus)
+                .map_err(|error| format!("cannot run on the processors {cpus:?}: {error}"))?;
         }
         Ok(())
     }

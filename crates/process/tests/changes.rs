@@ -6,6 +6,7 @@ mod common;
 use std::env;
 
 use common::METHODS;
+use multiproc_os::context;
 use multiproc_process::{Builder, Process};
 
 fn main() {
@@ -17,6 +18,8 @@ fn main() {
         ("a_variable_that_cannot_be_starts_nothing", a_variable_that_cannot_be),
         ("the_directory_is_entered", the_directory_is_entered),
         ("a_directory_that_cannot_be_entered_is_an_error", a_directory_that_cannot_be_entered),
+        ("the_processors_are_chosen", the_processors_are_chosen),
+        ("processors_that_are_not_there_are_an_error", processors_that_are_not_there),
     ]);
 }
 
@@ -116,5 +119,27 @@ fn a_directory_that_cannot_be_entered() {
         let process = builder.current_dir("/nowhere/at all").spawn(current_directory, ()).unwrap();
         let text = process.join().unwrap_err().to_string();
         assert!(text.contains("cannot enter the directory \"/nowhere/at all\": No such"), "{text}");
+    }
+}
+
+fn the_processors_are_chosen() {
+    let all = context::affinity().unwrap();
+    for cpu in &all {
+        for builder in builders() {
+            let found = |()| context::affinity().unwrap();
+            let process = builder.cpu_affinity([*cpu]).spawn(found, ()).unwrap();
+            assert_eq!(process.join().unwrap(), [*cpu]);
+        }
+    }
+    assert_eq!(context::affinity().unwrap(), all, "this process's own stay");
+}
+
+fn processors_that_are_not_there() {
+    for none in [vec![], vec![1023], vec![u32::MAX]] {
+        for builder in builders() {
+            let process = builder.cpu_affinity(none.clone()).spawn(|()| (), ()).unwrap();
+            let text = process.join().unwrap_err().to_string();
+            assert!(text.contains(&format!("cannot run on the processors {none:?}: ")), "{text}");
+        }
     }
 }
