@@ -67,18 +67,27 @@ impl Traced {
 
     /// Waits for it to stop, though not long. Tells by which signal it did.
     fn wait(&self) -> Option<libc::c_int> {
+        const POLLS: u32 = 20;
         const LONGEST: libc::timespec = libc::timespec { tv_sec: 0, tv_nsec: 2_000_000 };
         let mut status = 0;
         // SAFETY: it is a child that was not reaped; the set is initialised before it is used.
         let stopped = unsafe {
-            let mut set = std::mem::zeroed();
-            libc::sigemptyset(&mut set);
-            libc::sigaddset(&mut set, libc::SIGCHLD);
-            libc::sigprocmask(libc::SIG_BLOCK, &set, ptr::null_mut());
-            let stopped = libc::waitpid(self.pid, &mut status, libc::WNOHANG);
+            // As a rule it has stopped before it would be worth while to sleep.
+            let mut stopped = 0;
+            for _ in 0..POLLS {
+                stopped = libc::waitpid(self.pid, &mut status, libc::WNOHANG);
+                if stopped != 0 {
+                    break;
+                }
+                libc::sched_yield();
+            }
             if stopped != 0 {
                 stopped
             } else {
+                let mut set = std::mem::zeroed();
+                libc::sigemptyset(&mut set);
+                libc::sigaddset(&mut set, libc::SIGCHLD);
+                libc::sigprocmask(libc::SIG_BLOCK, &set, ptr::null_mut());
                 libc::sigtimedwait(&set, ptr::null_mut(), &LONGEST);
                 libc::waitpid(self.pid, &mut status, libc::WNOHANG)
             }
