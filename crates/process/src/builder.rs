@@ -1,4 +1,5 @@
 use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -156,6 +157,71 @@ impl Builder {
     #[doc(alias = "sched_setaffinity")]
     pub fn cpu_affinity(mut self, cpus: impl IntoIterator<Item = u32>) -> Self {
         self.changes.run_on(cpus.into_iter().collect());
+        self
+    }
+
+    /// Sets what the process reads as its standard input, which is this process's without: a file, a
+    /// pipe's end, `/dev/null` opened.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::{Write, pipe, read_to_string, stdin};
+    /// use multiproc_process::{Process, init};
+    ///
+    /// init();
+    /// let (reader, mut writer) = pipe()?;
+    /// let process =
+    ///     Process::builder().stdin(reader).spawn(|()| read_to_string(stdin()).unwrap(), ())?;
+    /// writer.write_all(b"hello")?;
+    /// drop(writer);
+    /// assert_eq!(process.join()?, "hello");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn stdin(self, from: impl Into<OwnedFd>) -> Self {
+        self.redirect(0, from.into())
+    }
+
+    /// Sets where the process's standard output goes, which is where this process's does without: a
+    /// file, a pipe's end, `/dev/null` opened.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::{pipe, read_to_string};
+    /// use multiproc_process::{Process, init};
+    ///
+    /// init();
+    /// let (reader, writer) = pipe()?;
+    /// let process = Process::builder().stdout(writer).spawn(|()| print!("hello"), ())?;
+    /// // The process and the builder, gone by now, had all the writing ends.
+    /// assert_eq!(read_to_string(reader)?, "hello");
+    /// process.join()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn stdout(self, to: impl Into<OwnedFd>) -> Self {
+        self.redirect(1, to.into())
+    }
+
+    /// Sets where the process's standard error goes: see [`stdout`](Builder::stdout).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::fs::File;
+    /// use multiproc_process::{Process, init};
+    ///
+    /// init();
+    /// let nowhere = File::options().write(true).open("/dev/null")?;
+    /// Process::builder().stderr(nowhere).spawn(|()| eprintln!("unseen"), ())?.join()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn stderr(self, to: impl Into<OwnedFd>) -> Self {
+        self.redirect(2, to.into())
+    }
+
+    fn redirect(mut self, stream: usize, fd: OwnedFd) -> Self {
+        self.changes.redirect(stream, fd);
         self
     }
 

@@ -1,14 +1,16 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use multiproc_os::context;
+use multiproc_wire::SharedFd;
 use serde::{Deserialize, Serialize};
 
 /// What a child is to have otherwise than its parent. The child itself changes it, once it has taken
 /// over and before its function runs: a test harness finds itself by the environment, and the program
 /// by its directory, so that neither may change before.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Changes {
     clear: bool,
     /// In order; `None` removes.
@@ -16,6 +18,8 @@ pub(crate) struct Changes {
     /// A relative one is so to the parent's.
     directory: Option<OsString>,
     cpus: Option<Vec<u32>>,
+    /// Standard input, output and error.
+    streams: [Option<SharedFd>; 3],
 }
 
 impl Changes {
@@ -34,6 +38,11 @@ impl Changes {
 
     pub(crate) fn run_on(&mut self, cpus: Vec<u32>) {
         self.cpus = Some(cpus);
+    }
+
+    /// 0 is input, 1 is output, 2 is error.
+    pub(crate) fn redirect(&mut self, stream: usize, fd: OwnedFd) {
+        self.streams[stream] = Some(fd.into());
     }
 
     /// Checks that names and values can stand in an environment.
@@ -55,6 +64,15 @@ impl Changes {
 
     /// Makes them, in the child.
     pub(crate) fn make(&self) -> Result<(), String> {
+        if self.streams.iter().any(Option::is_some) {
+            let inherited = context::standard_streams();
+            let streams = std::array::from_fn(|stream| {
+                let (new, old) = (self.streams[stream].as_ref(), inherited[stream].as_ref());
+                new.map(AsFd::as_fd).or(old.map(AsFd::as_fd))
+            });
+            context::set_standard_streams(streams)
+                .map_err(|error| format!("cannot redirect its standard streams: {error}"))?;
+        }
         if self.clear || !self.variables.is_empty() {
             context::set_environment(&self.environment(&context::environment()))
                 .map_err(|error| format!("cannot change its environment: {error}"))?;

@@ -4,6 +4,7 @@
 mod common;
 
 use std::env;
+use std::io::{Read, Write, pipe, read_to_string};
 
 use common::METHODS;
 use multiproc_os::context;
@@ -20,6 +21,8 @@ fn main() {
         ("a_directory_that_cannot_be_entered_is_an_error", a_directory_that_cannot_be_entered),
         ("the_processors_are_chosen", the_processors_are_chosen),
         ("processors_that_are_not_there_are_an_error", processors_that_are_not_there),
+        ("standard_streams_are_redirected", standard_streams_are_redirected),
+        ("a_panic_goes_to_the_error_stream_that_was_chosen", a_panic_goes_where_errors_go),
     ]);
 }
 
@@ -141,5 +144,39 @@ fn processors_that_are_not_there() {
             let text = process.join().unwrap_err().to_string();
             assert!(text.contains(&format!("cannot run on the processors {none:?}: ")), "{text}");
         }
+    }
+}
+
+fn standard_streams_are_redirected() {
+    for builder in builders() {
+        let ((input, mut feed), (output, to_output), (error, to_error)) =
+            (pipe().unwrap(), pipe().unwrap(), pipe().unwrap());
+        let builder = builder.stdin(input).stdout(to_output).stderr(to_error);
+        let copy = |()| {
+            let mut byte = [0];
+            std::io::stdin().read_exact(&mut byte).unwrap();
+            // Without a line's end it stays in the buffer.
+            print!("out {}", byte[0]);
+            eprint!("err {}", byte[0]);
+        };
+        let process = builder.spawn(copy, ()).unwrap();
+        feed.write_all(&[7]).unwrap();
+        // They end, since nobody but the child has the ends that are written to.
+        assert_eq!(read_to_string(output).unwrap(), "out 7");
+        assert_eq!(read_to_string(error).unwrap(), "err 7");
+        process.join().unwrap();
+    }
+}
+
+fn a_panic_goes_where_errors_go() {
+    for builder in builders() {
+        let (error, to_error) = pipe().unwrap();
+        let fail = |()| {
+            let _quiet = std::panic::take_hook();
+            panic!("on purpose")
+        };
+        let process: Process<()> = builder.stderr(to_error).spawn(fail, ()).unwrap();
+        assert!(read_to_string(error).unwrap().contains("on purpose"));
+        process.join().unwrap_err();
     }
 }
