@@ -12,7 +12,7 @@ use zerocopy::{FromBytes, IntoBytes, KnownLayout};
 
 use crate::error::{LockError, MemoryError};
 use crate::raw_lock::{NotTaken, RawLock, Wait};
-use crate::region::{Header, Hold, Place, Words};
+use crate::region::{Header, Hold, Place, Words, sealed};
 use crate::slots::{Slots, Watched, sleep};
 
 /// A point at which so many threads, of all processes, wait for each other.
@@ -214,6 +214,8 @@ impl RawBarrier {
 impl Header for RawBarrier {
     const KIND: [u8; 8] = *b"barrier\0";
 }
+
+impl sealed::Sealed for RawBarrier {}
 
 impl Words for RawBarrier {
     type Handle = Barrier;

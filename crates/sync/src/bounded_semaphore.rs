@@ -10,7 +10,7 @@ use zerocopy::{FromBytes, IntoBytes, KnownLayout};
 
 use crate::error::{LockError, MemoryError};
 use crate::raw_lock::{RawLock, Wait};
-use crate::region::{Header, Hold, Place, Words};
+use crate::region::{Header, Hold, Place, Words, sealed};
 use crate::slots::Slots;
 
 /// Lets so many threads at a time, of all processes, have a permit.
@@ -113,6 +113,8 @@ impl RawBoundedSemaphore {
 impl Header for RawBoundedSemaphore {
     const KIND: [u8; 8] = *b"bounded\0";
 }
+
+impl sealed::Sealed for RawBoundedSemaphore {}
 
 impl Words for RawBoundedSemaphore {
     type Handle = BoundedSemaphore;

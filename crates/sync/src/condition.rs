@@ -14,7 +14,7 @@ use zerocopy::{FromBytes, IntoBytes, KnownLayout};
 
 use crate::error::{LockError, MemoryError};
 use crate::raw_lock::RawLock;
-use crate::region::{Header, Place, Words};
+use crate::region::{Header, Place, Words, sealed};
 
 /// Lets a process wait, with a lock released, until another one says that something has changed.
 ///
@@ -100,6 +100,8 @@ impl RawCondition {
 impl Header for RawCondition {
     const KIND: [u8; 8] = *b"conditio";
 }
+
+impl sealed::Sealed for RawCondition {}
 
 impl Words for RawCondition {
     type Handle = Condition;

@@ -12,7 +12,7 @@ use zerocopy::{FromBytes, IntoBytes, KnownLayout};
 
 use crate::error::MemoryError;
 use crate::raw_lock::RawLock;
-use crate::region::{Header, Place, Words};
+use crate::region::{Header, Place, Words, sealed};
 
 /// A flag that processes wait for: many may wait, and one `set` lets all of them go on.
 ///
@@ -85,6 +85,8 @@ impl RawEvent {
 impl Header for RawEvent {
     const KIND: [u8; 8] = *b"event\0\0\0";
 }
+
+impl sealed::Sealed for RawEvent {}
 
 impl Words for RawEvent {
     type Handle = Event;

@@ -15,7 +15,7 @@ use multiproc_os::robust::{self, FUTEX_OFFSET, Links, NO_GENERATION, Room, Threa
 use zerocopy::{FromBytes, IntoBytes, KnownLayout};
 
 use crate::lock::Lock;
-use crate::region::{Header, Words};
+use crate::region::{Header, Words, sealed};
 
 /// A lock's words, for structures in shared memory. All zeros is an unlocked one.
 ///
@@ -182,6 +182,8 @@ pub(crate) enum NotTaken {
 impl Header for RawLock {
     const KIND: [u8; 8] = *b"lock\0\0\0\0";
 }
+
+impl sealed::Sealed for RawLock {}
 
 impl Words for RawLock {
     type Handle = Lock;

@@ -38,7 +38,7 @@ use crate::error::{LockError, MemoryError, Reason};
 use crate::raw_lock::{RawLock, Wait};
 
 pub use guard::{GateGuard, RegionGuard};
-pub(crate) use place::Hold;
+pub(crate) use place::{Hold, sealed};
 pub use place::{Place, Words};
 use preamble::{Extent, HEADER_AT, LONGEST_HEADER, PAGE, Preamble};
 

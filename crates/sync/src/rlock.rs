@@ -11,7 +11,7 @@ use zerocopy::{FromBytes, IntoBytes, KnownLayout};
 use crate::condition::Guard;
 use crate::error::{Kind, LockError, MemoryError};
 use crate::raw_lock::{NotTaken, RawLock, Wait};
-use crate::region::{Header, Hold, Place, Words};
+use crate::region::{Header, Hold, Place, Words, sealed};
 
 /// A lock that the thread which holds it can take again.
 ///
@@ -101,6 +101,8 @@ impl RawRLock {
 impl Header for RawRLock {
     const KIND: [u8; 8] = *b"rlock\0\0\0";
 }
+
+impl sealed::Sealed for RawRLock {}
 
 impl Words for RawRLock {
     type Handle = RLock;

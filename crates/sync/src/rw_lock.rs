@@ -10,7 +10,7 @@ use zerocopy::{FromBytes, IntoBytes, KnownLayout};
 
 use crate::error::{Kind, LockError, MemoryError};
 use crate::raw_lock::{NotTaken, RawLock, Wait};
-use crate::region::{Header, Hold, Place, Words};
+use crate::region::{Header, Hold, Place, Words, sealed};
 use crate::slots::{Watched, sleep};
 
 /// A lock that many readers can hold at once, or one writer.
@@ -145,6 +145,8 @@ impl Default for RawRwLock {
 impl Header for RawRwLock {
     const KIND: [u8; 8] = *b"rwlock\0\0";
 }
+
+impl sealed::Sealed for RawRwLock {}
 
 impl Words for RawRwLock {
     type Handle = RwLock;

@@ -12,7 +12,7 @@ use zerocopy::{FromBytes, IntoBytes, KnownLayout};
 
 use crate::error::{Kind, LockError, MemoryError};
 use crate::raw_lock::{NotTaken, RawLock, Wait};
-use crate::region::{Header, Place, Words};
+use crate::region::{Header, Place, Words, sealed};
 
 /// A count of units that processes take and give.
 ///
@@ -96,6 +96,8 @@ impl RawSemaphore {
 impl Header for RawSemaphore {
     const KIND: [u8; 8] = *b"semaphor";
 }
+
+impl sealed::Sealed for RawSemaphore {}
 
 impl Words for RawSemaphore {
     type Handle = Semaphore;

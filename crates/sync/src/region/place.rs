@@ -11,17 +11,24 @@ use multiproc_os::deadline::Deadline;
 use multiproc_wire::SharedFd;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use sealed::Sealed;
+
 use super::{HEADER_AT, Header, Inner, Locks, Region, SHARED};
 use crate::error::{LockError, MemoryError, Reason};
 use crate::raw_lock::{Held, NotTaken, RawLock, Wait};
 
-/// The words of a primitive in shared memory.
-pub trait Words: Header + Sized {
+/// The words of a primitive in shared memory: of one of this crate's.
+pub trait Words: Header + Sized + Sealed {
     /// What it is used as.
     type Handle: From<Place<Self>>;
 
     /// The locks among its words.
     fn locks(&self) -> &[RawLock];
+}
+
+/// What this crate alone implements.
+pub(crate) mod sealed {
+    pub trait Sealed {}
 }
 
 /// The words of one primitive, in memory of its own or in a header among others.
