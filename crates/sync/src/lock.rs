@@ -51,7 +51,6 @@ pub struct Lock {
 /// ```
 #[must_use = "if unused the lock is released at once"]
 pub struct LockGuard<'a> {
-    lock: &'a Lock,
     hold: Hold<'a>,
 }
 
@@ -207,16 +206,19 @@ impl Lock {
 
     #[inline]
     fn take(&self, wait: Wait) -> Result<LockGuard<'_>, LockError> {
-        let guard = self.take_anyway(wait)?;
-        if guard.hold.is_poisoned() {
-            return Err(Kind::Poisoned.into());
-        }
-        Ok(guard)
+        self.take_anyway(wait)?.unless_poisoned()
     }
 
     #[inline]
     fn take_anyway(&self, wait: Wait) -> Result<LockGuard<'_>, NotTaken> {
-        Ok(LockGuard { lock: self, hold: self.place.hold(|lock| lock, wait)? })
+        Ok(LockGuard { hold: self.place.hold(|lock| lock, wait)? })
+    }
+}
+
+impl LockGuard<'_> {
+    #[inline]
+    fn unless_poisoned(self) -> Result<Self, LockError> {
+        if self.hold.is_poisoned() { Err(Kind::Poisoned.into()) } else { Ok(self) }
     }
 }
 
@@ -228,10 +230,11 @@ impl From<Place<RawLock>> for Lock {
 
 impl Guard for LockGuard<'_> {
     fn while_released<R>(self, wait: impl FnOnce() -> R) -> (Result<Self, LockError>, R) {
-        let lock = self.lock;
-        drop(self);
-        let waited = wait();
-        (lock.lock(), waited)
+        let (hold, waited) = self.hold.while_released(wait);
+        (
+            hold.map_err(LockError::from).and_then(|hold| LockGuard { hold }.unless_poisoned()),
+            waited,
+        )
     }
 }
 

@@ -110,8 +110,6 @@ impl State {
 /// A lock that was taken.
 #[derive(Clone, Copy)]
 pub(crate) struct Held {
-    /// Its state just then.
-    state: State,
     /// The process; whether it is the thread's first lock; whether a panic was under way, which says
     /// nothing of what the lock guards. In one number: where a guard is moved, the processor would
     /// stall if more was read at once than was written.
@@ -123,17 +121,17 @@ impl Held {
     const ALONE: u64 = 1 << 33;
 
     #[inline]
-    fn new(state: State, thread: Thread, room: Room) -> Self {
+    fn new(thread: Thread, room: Room) -> Self {
         let panicking = if panicking() { Self::PANICKING } else { 0 };
         let alone = if room.is_alone() { Self::ALONE } else { 0 };
-        Held { state, context: u64::from(thread.generation()) | panicking | alone }
+        Held { context: u64::from(thread.generation()) | panicking | alone }
     }
 
     /// Of a lock that the thread holds already.
     #[inline]
-    fn again(state: State, thread: Thread) -> Self {
+    fn again(thread: Thread) -> Self {
         let panicking = if panicking() { Self::PANICKING } else { 0 };
-        Held { state, context: u64::from(thread.generation()) | panicking }
+        Held { context: u64::from(thread.generation()) | panicking }
     }
 
     /// Tells whether a panic has started since it was taken.
@@ -218,15 +216,14 @@ impl RawLock {
         // SAFETY: the caller keeps the lock mapped.
         unsafe { thread.announce(&self.links) };
         let seen = self.load();
-        let mut state = seen.taken_by(thread.id());
-        if seen.word() != 0 || !self.replace(seen, state) {
-            state = self.lock_contended(thread, wait)?;
+        if seen.word() != 0 || !self.replace(seen, seen.taken_by(thread.id())) {
+            self.lock_contended(thread, wait)?;
         }
         // SAFETY: it was free, so that it is in no list of a living thread, and it was announced. The
         // caller keeps it mapped.
         let lost = unsafe { thread.link(&self.links, room) };
         thread.conclude();
-        let held = Held::new(state, thread, room);
+        let held = Held::new(thread, room);
         if lost {
             return Err(self.give_up(held));
         }
@@ -239,9 +236,9 @@ impl RawLock {
     /// # Safety
     ///
     /// The lock is mapped where it was when this thread, or its parent's, took it.
-    #[inline]
+    #[inline(always)] // As for `lock`.
     pub(crate) unsafe fn unlock(&self, held: Held) {
-        let Held { state, context } = held;
+        let context = held.context;
         let Some(thread) = Thread::still(context as u32) else { return };
         if held.has_panicked() {
             self.poison();
@@ -251,9 +248,10 @@ impl RawLock {
             thread.announce(&self.links);
             thread.unlink(&self.links, context & Held::ALONE != 0);
         }
+        let state = self.load();
         if state.has(WAITERS) || !self.replace(state, State::new(0, state.turn())) {
             // Of a lock that is held, the turn stays.
-            self.unlock_contended(self.load().turn());
+            self.unlock_contended(state.turn());
         }
         thread.conclude();
     }
@@ -269,7 +267,7 @@ impl RawLock {
     /// Takes the lock or waits for it. The operation is announced, and concluded if it fails.
     #[cold]
     #[inline(never)]
-    fn lock_contended(&self, thread: Thread, wait: Wait) -> Result<State, NotTaken> {
+    fn lock_contended(&self, thread: Thread, wait: Wait) -> Result<(), NotTaken> {
         let result = self.take_or_wait(thread, wait);
         if result.is_err() {
             thread.conclude();
@@ -277,7 +275,7 @@ impl RawLock {
         result
     }
 
-    fn take_or_wait(&self, thread: Thread, wait: Wait) -> Result<State, NotTaken> {
+    fn take_or_wait(&self, thread: Thread, wait: Wait) -> Result<(), NotTaken> {
         /// Of all locks of this process: each wait shows how long one takes.
         static PATIENCE: Patience = Patience::new();
         /// A moment in which a holder on another processor is done with a short section.
@@ -288,8 +286,8 @@ impl RawLock {
             _ => return self.attempt(thread)?.ok_or(NotTaken::Held),
         };
         self.let_pass();
-        if let Some(state) = self.attempt(thread)? {
-            return Ok(state);
+        if self.attempt(thread)?.is_some() {
+            return Ok(());
         }
         for _ in 0..SPINS {
             let seen = self.load();
@@ -326,7 +324,7 @@ impl RawLock {
     }
 
     /// Takes the lock if it is free.
-    fn attempt(&self, thread: Thread) -> Result<Option<State>, NotTaken> {
+    fn attempt(&self, thread: Thread) -> Result<Option<()>, NotTaken> {
         loop {
             let seen = self.load();
             if seen.owner() == thread.id() {
@@ -335,34 +333,33 @@ impl RawLock {
             if seen.owner() != 0 {
                 return Ok(None);
             }
-            let state = seen.taken_by(thread.id());
-            if self.replace(seen, state) {
+            if self.replace(seen, seen.taken_by(thread.id())) {
                 if seen.has(OWNER_DIED) {
                     // Whoever is killed before this store has died as the holder, and the next one
                     // comes here.
                     self.poison();
                 }
-                return Ok(Some(state));
+                return Ok(Some(()));
             }
         }
     }
 
     /// Sleeps until the lock is free, and takes it.
-    fn sleep(&self, thread: Thread, deadline: Deadline) -> Result<State, NotTaken> {
+    fn sleep(&self, thread: Thread, deadline: Deadline) -> Result<(), NotTaken> {
         let taken = self.sleep_until(thread, deadline);
         // Nobody else writes its number; it is somebody else's as a rule.
         let _other = self.hungry.compare_exchange(thread.id(), 0, Relaxed, Relaxed);
         taken
     }
 
-    fn sleep_until(&self, thread: Thread, deadline: Deadline) -> Result<State, NotTaken> {
+    fn sleep_until(&self, thread: Thread, deadline: Deadline) -> Result<(), NotTaken> {
         /// How often a waiter is woken in vain before others let it pass.
         const PATIENT: u32 = 1;
 
         let mut woken = 0;
         loop {
-            if let Some(state) = self.attempt(thread)? {
-                return Ok(state);
+            if self.attempt(thread)?.is_some() {
+                return Ok(());
             }
             if woken >= PATIENT {
                 let _other = self.hungry.compare_exchange(0, thread.id(), Relaxed, Relaxed);
@@ -438,8 +435,7 @@ impl RawLock {
     #[inline]
     pub(crate) fn held_again(&self) -> Option<Held> {
         let thread = Thread::current().ok()?;
-        let state = self.load();
-        (state.owner() == thread.id()).then(|| Held::again(state, thread))
+        (self.load().owner() == thread.id()).then(|| Held::again(thread))
     }
 
     /// The word and its value, for a sleeper that is to be woken when the lock is released or its

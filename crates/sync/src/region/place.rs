@@ -200,7 +200,23 @@ impl<X> fmt::Debug for Place<X> {
     }
 }
 
-impl Hold<'_> {
+impl<'a> Hold<'a> {
+    /// Releases the lock, waits, and takes the lock again. Gives what the wait gave too.
+    pub(crate) fn while_released<R>(self, wait: impl FnOnce() -> R) -> (Result<Self, NotTaken>, R) {
+        let lock: &'a RawLock = self.lock;
+        drop(self);
+        let waited = wait();
+        (Self::take(lock, Wait::Until(Deadline::NEVER)), waited)
+    }
+
+    #[inline(always)]
+    fn take(lock: &'a RawLock, wait: Wait) -> Result<Self, NotTaken> {
+        // SAFETY: the lock is in a place that is borrowed as long as the guard, and if the guard is
+        // forgotten, the memory stays mapped while the thread lives: see `Inner::drop`.
+        let held = unsafe { lock.lock(wait)? };
+        Ok(Hold { lock, held, _not_send: PhantomData })
+    }
+
     /// Tells whether a holder has died or panicked, and nobody has cleared that.
     #[inline]
     pub(crate) fn is_poisoned(&self) -> bool {
@@ -246,7 +262,7 @@ impl Hold<'_> {
 }
 
 impl Drop for Hold<'_> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         // SAFETY: it was locked by this thread, which the guard has not left, and is mapped.
         unsafe { self.lock.unlock(self.held) };
