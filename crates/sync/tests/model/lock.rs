@@ -1,10 +1,6 @@
-//! The protocol of the lock, as the README has it, in every interleaving of a few threads that may be
-//! killed between any two steps: nobody sleeps for ever, no two hold the lock, no death goes unseen.
-//!
-//! Each rule of the protocol is also left out once, to show that it is needed and that this test sees
-//! it.
+//! The lock.
 
-use std::collections::HashSet;
+use crate::{World, explore};
 
 /// A rule that is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -278,8 +274,19 @@ impl State {
         }
         self.wake_one(mutation).into_iter().map(|(state, _)| state).collect()
     }
+}
 
-    /// What is wrong, if anything is.
+impl World for State {
+    type Mutation = Mutation;
+
+    fn go_on(&self, mutation: Mutation, add: impl FnMut(Self)) {
+        let all = (0..MOST).flat_map(|index| {
+            let steps = self.step(index, mutation).into_iter();
+            steps.chain(self.time_out(index)).chain(self.kill(index, mutation))
+        });
+        all.for_each(add);
+    }
+
     fn check(&self) -> Result<(), &'static str> {
         use Next::*;
         let living = || self.threads.iter().map(|thread| thread.next);
@@ -298,21 +305,6 @@ impl State {
         }
         Ok(())
     }
-}
-
-/// Looks at all states that can be. Gives how many there are, or what is wrong with one.
-fn explore(start: State, mutation: Mutation) -> Result<usize, &'static str> {
-    let mut seen = HashSet::from([start]);
-    let mut left = vec![start];
-    while let Some(state) = left.pop() {
-        state.check()?;
-        for index in 0..MOST {
-            let steps = state.step(index, mutation).into_iter();
-            let all = steps.chain(state.time_out(index)).chain(state.kill(index, mutation));
-            left.extend(all.filter(|state| seen.insert(*state)));
-        }
-    }
-    Ok(seen.len())
 }
 
 #[test]
