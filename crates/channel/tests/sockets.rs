@@ -141,6 +141,25 @@ fn a_client_without_a_key_and_a_silent_one_hold_up_nobody() {
 }
 
 #[test]
+fn a_client_that_goes_before_its_proof_is_no_end_of_the_listener() {
+    watchdog();
+    let listener =
+        Listener::builder().authkey("key").bind(Address::tcp("127.0.0.1:0").unwrap()).unwrap();
+    for _ in 0..10 {
+        drop(Client::connect(listener.address().clone()).unwrap());
+    }
+    let address = listener.address().clone();
+    let client = thread::spawn(move || Client::builder().authkey("key").connect(address).map(drop));
+    let mut gone = 0;
+    while let Err(error) = listener.accept() {
+        assert!(error.is_authentication() && !error.is_closed(), "{error}");
+        gone += 1;
+    }
+    assert!(gone <= 10);
+    client.join().unwrap().unwrap();
+}
+
+#[test]
 fn a_key_at_the_client_only_ends_in_time() {
     watchdog();
     let listener = local_listener();

@@ -155,7 +155,7 @@ impl Listener {
             if comes && let Some(stream) = self.socket.accept()? {
                 match &self.options.authkey {
                     None => return Ok(Some(self.connection(stream))),
-                    Some(key) => pending.push(self.challenge(stream, key)?),
+                    Some(key) => pending.extend(self.challenge(stream, key)?),
                 }
             }
             if deadline.has_passed() && !ready.contains(&true) {
@@ -169,6 +169,13 @@ impl Listener {
         for index in 0..pending.len() {
             match pending[index].look() {
                 Ok(false) => {}
+                // Not as if the listener were.
+                Err(error) if error.is_closed() => {
+                    pending.swap_remove(index);
+                    return Err(
+                        Kind::Authentication("it has gone before it has proved its key").into()
+                    );
+                }
                 Ok(true) => return Ok(Some(pending.swap_remove(index).stream)),
                 Err(error) => {
                     pending.swap_remove(index);
@@ -179,7 +186,8 @@ impl Listener {
         Ok(None)
     }
 
-    fn challenge(&self, stream: Stream, key: &[u8]) -> Result<Pending, Error> {
+    /// `None` if the other end has gone again.
+    fn challenge(&self, stream: Stream, key: &[u8]) -> Result<Option<Pending>, Error> {
         let (handshake, frame) = Handshake::listener(key, self.options.digest)?;
         let pending = Pending {
             stream,
@@ -187,8 +195,10 @@ impl Listener {
             handshake,
             deadline: Deadline::after(self.options.timeout),
         };
-        pending.send(&[frame])?;
-        Ok(pending)
+        match pending.send(&[frame]) {
+            Err(error) if error.is_closed() => Ok(None),
+            sent => sent.map(|()| Some(pending)),
+        }
     }
 
     fn connection(&self, stream: Stream) -> SocketConnection {
