@@ -11,6 +11,5 @@ pub use error::{Error, SendError};
 pub use pipe::{Connection, Receiver, Sender, pipe};
 pub use queue::Queue;
 pub use socket::{
-    Address, Client, ClientBuilder, Codec, Credentials, Digest, Listener, ListenerBuilder,
-    SocketConnection,
+    Address, Client, Codec, Credentials, Digest, Listener, SocketConnection, SocketOptions,
 };

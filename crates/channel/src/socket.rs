@@ -8,6 +8,7 @@ mod file;
 mod frame;
 mod handshake;
 mod listener;
+mod options;
 mod stream;
 
 use std::ffi::OsStr;
@@ -18,11 +19,12 @@ use interprocess::local_socket::{Name, ToFsName, ToNsName};
 use interprocess::os::unix::local_socket::{AbstractNsUdSocket, FilesystemUdSocket};
 
 pub use address::Address;
-pub use client::{Client, ClientBuilder};
+pub use client::Client;
 pub use codec::Codec;
 pub use connection::{Credentials, SocketConnection};
 pub use handshake::Digest;
-pub use listener::{Listener, ListenerBuilder};
+pub use listener::Listener;
+pub use options::SocketOptions;
 
 fn local_name(address: &Address) -> io::Result<Name<'_>> {
     match address {

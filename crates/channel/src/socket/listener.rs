@@ -16,7 +16,7 @@ use super::file::SocketFile;
 use super::frame::{self, Incoming};
 use super::handshake::{Handshake, LONGEST, Outcome};
 use super::stream::Stream;
-use super::{Address, Codec, Digest, SocketConnection, local_name};
+use super::{Address, SocketConnection, SocketOptions, local_name};
 use crate::error::{Error, Kind};
 
 /// Takes connections from programs that were started apart, in Rust or in Python.
@@ -51,20 +51,10 @@ use crate::error::{Error, Kind};
 pub struct Listener {
     socket: Socket,
     address: Address,
-    options: ListenerBuilder,
+    options: SocketOptions,
     /// Those that have not proved their key yet.
     pending: Mutex<Vec<Pending>>,
     _file: Option<SocketFile>,
-}
-
-/// How a [`Listener`] listens.
-#[derive(Clone)]
-pub struct ListenerBuilder {
-    authkey: Option<Vec<u8>>,
-    digest: Digest,
-    codec: Codec,
-    longest: usize,
-    timeout: Duration,
 }
 
 enum Socket {
@@ -93,15 +83,9 @@ impl Listener {
         Self::builder().bind(address)
     }
 
-    /// Sets how to listen.
-    pub fn builder() -> ListenerBuilder {
-        ListenerBuilder {
-            authkey: None,
-            digest: Digest::default(),
-            codec: Codec::default(),
-            longest: usize::MAX,
-            timeout: Duration::from_secs(10),
-        }
+    /// Sets how to listen: with a key, say.
+    pub fn builder() -> SocketOptions {
+        SocketOptions::new()
     }
 
     /// Waits for a connection. Calls from several threads take turns.
@@ -254,87 +238,33 @@ impl Socket {
     }
 }
 
-impl ListenerBuilder {
-    /// The key that both ends prove to know. Without one, whoever can connect may.
-    #[must_use]
-    pub fn authkey(mut self, key: impl Into<Vec<u8>>) -> Self {
-        self.authkey = Some(key.into());
-        self
-    }
+/// Listens as the options say.
+pub(super) fn bind(options: &SocketOptions, address: Address) -> Result<Listener, Error> {
+    let bound = try_bind(&address);
+    let (socket, address, file) = bound.map_err(|source| Kind::Socket {
+        operation: "listen at",
+        address: address.to_string(),
+        source,
+    })?;
+    let pending = Mutex::default();
+    Ok(Listener { socket, address, options: options.clone(), pending, _file: file })
+}
 
-    /// The weakest digest that is good enough, for this end and for the other. For Python up to 3.11 it
-    /// must be [`Digest::Md5`]. The default is [`Digest::Sha256`].
-    #[must_use]
-    pub fn digest(mut self, weakest: Digest) -> Self {
-        self.digest = weakest;
-        self
-    }
-
-    /// How values become bytes. The default is [`Codec::Postcard`].
-    #[must_use]
-    pub fn codec(mut self, codec: Codec) -> Self {
-        self.codec = codec;
-        self
-    }
-
-    /// The longest message that is received, in bytes. The default is no limit; memory is taken as
-    /// bytes come, whatever length was announced.
-    #[must_use]
-    pub fn max_message_len(mut self, bytes: usize) -> Self {
-        self.longest = bytes;
-        self
-    }
-
-    /// How long a client may take to prove its key. The default is 10 s.
-    #[must_use]
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
-        self
-    }
-
-    /// Listens.
-    ///
-    /// # Errors
-    ///
-    /// Somebody listens there already, or nobody may.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use multiproc_channel::{Address, Listener};
-    ///
-    /// let listener = Listener::builder().authkey("secret").bind(Address::abstract_name("example"))?;
-    /// assert!(Listener::bind(listener.address().clone()).is_err());
-    /// # Ok::<(), multiproc_channel::Error>(())
-    /// ```
-    pub fn bind(&self, address: impl Into<Address>) -> Result<Listener, Error> {
-        let address = address.into();
-        let bound = self.try_bind(&address);
-        let (socket, address, file) = bound.map_err(|source| Kind::Socket {
-            operation: "listen at",
-            address: address.to_string(),
-            source,
-        })?;
-        let pending = Mutex::default();
-        Ok(Listener { socket, address, options: self.clone(), pending, _file: file })
-    }
-
-    fn try_bind(&self, address: &Address) -> io::Result<(Socket, Address, Option<SocketFile>)> {
-        match address {
-            Address::Tcp(address) => {
-                let listener = TcpListener::bind(address)?;
-                // One that was announced may be gone again: accept must not wait for the next.
-                listener.set_nonblocking(true)?;
-                let address = Address::Tcp(listener.local_addr()?);
-                Ok((Socket::Tcp(listener), address, None))
-            }
-            Address::Path(path) => {
-                let (listener, file) = SocketFile::claim(path, || local_listener(address))?;
-                Ok((Socket::Local(listener), address.clone(), Some(file)))
-            }
-            Address::Abstract(_) => {
-                Ok((Socket::Local(local_listener(address)?), address.clone(), None))
-            }
+fn try_bind(address: &Address) -> io::Result<(Socket, Address, Option<SocketFile>)> {
+    match address {
+        Address::Tcp(address) => {
+            let listener = TcpListener::bind(address)?;
+            // One that was announced may be gone again: accept must not wait for the next.
+            listener.set_nonblocking(true)?;
+            let address = Address::Tcp(listener.local_addr()?);
+            Ok((Socket::Tcp(listener), address, None))
+        }
+        Address::Path(path) => {
+            let (listener, file) = SocketFile::claim(path, || local_listener(address))?;
+            Ok((Socket::Local(listener), address.clone(), Some(file)))
+        }
+        Address::Abstract(_) => {
+            Ok((Socket::Local(local_listener(address)?), address.clone(), None))
         }
     }
 }
@@ -362,16 +292,5 @@ impl AsFd for Listener {
 impl fmt::Debug for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Listener").field("address", &self.address).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for ListenerBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The key is nobody's business.
-        f.debug_struct("ListenerBuilder")
-            .field("digest", &self.digest)
-            .field("codec", &self.codec)
-            .field("timeout", &self.timeout)
-            .finish_non_exhaustive()
     }
 }
