@@ -70,6 +70,20 @@ pub(crate) enum Kind {
     Decode(String),
     #[error("a queue needs room for at least one item")]
     ZeroBound,
+    #[error("a message of {} bytes does not fit into a buffer of {room}", .message.0.len())]
+    BufferTooShort { room: usize, message: Bytes },
+    #[error("a message has handles, and only its bytes are asked for: receive it as a value")]
+    HandlesInBytes,
+}
+
+/// What a message had.
+pub(crate) struct Bytes(pub(crate) Vec<u8>);
+
+impl fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // They may be many, or secret.
+        write!(f, "{} bytes", self.0.len())
+    }
 }
 
 impl From<multiproc_wire::Error> for Error {
@@ -133,9 +147,36 @@ impl Error {
     pub fn is_decode(&self) -> bool {
         match &self.0 {
             Kind::Message(error) => error.is_decode(),
+            Kind::HandlesInBytes => true,
             #[cfg(feature = "pickle")]
             Kind::Decode(_) => true,
             _ => false,
+        }
+    }
+
+    /// Tells whether a message came that is longer than the buffer that it was to be copied to. The
+    /// error has it: [`into_bytes`](Error::into_bytes).
+    #[doc(alias = "BufferTooShort")]
+    pub fn is_buffer_too_short(&self) -> bool {
+        matches!(self.0, Kind::BufferTooShort { .. })
+    }
+
+    /// The message that was received and did not fit into the buffer:
+    /// [`is_buffer_too_short`](Error::is_buffer_too_short).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (here, there) = multiproc_channel::pipe::<()>()?;
+    /// here.send_bytes(b"hello")?;
+    /// let error = there.recv_bytes_into(&mut []).unwrap_err();
+    /// assert_eq!(error.into_bytes(), Some(b"hello".to_vec()));
+    /// # Ok::<(), multiproc_channel::Error>(())
+    /// ```
+    pub fn into_bytes(self) -> Option<Vec<u8>> {
+        match self.0 {
+            Kind::BufferTooShort { message, .. } => Some(message.0),
+            _ => None,
         }
     }
 }

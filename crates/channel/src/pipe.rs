@@ -26,7 +26,7 @@ use multiproc_wire::{Endpoint, encode_move};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Kind, SendError};
+use crate::error::{Bytes, Error, Kind, SendError};
 
 /// Makes two connected ends that both send and receive `T`.
 ///
@@ -197,18 +197,125 @@ impl<S, R: DeserializeOwned> Connection<S, R> {
     }
 
     /// Receives until the other end is closed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (here, there) = multiproc_channel::pipe()?;
+    /// (0..3).try_for_each(|i| there.send(i))?;
+    /// drop(there);
+    /// assert!(here.iter().map(Result::unwrap).eq(0..3));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn iter(&self) -> Iter<'_, S, R> {
         Iter { connection: self, ended: false }
     }
 }
 
 impl<S, R> Connection<S, R> {
+    /// Sends bytes as one message, which is not serialised, and waits for room if the other end is slow
+    /// to receive.
+    ///
+    /// What is sent as bytes is to be received as bytes, and a value as a value.
+    ///
+    /// # Errors
+    ///
+    /// The other end is closed ([`Error::is_closed`]).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (here, there) = multiproc_channel::pipe::<()>()?;
+    /// here.send_bytes(b"hello")?;
+    /// assert_eq!(there.recv_bytes()?, b"hello");
+    /// # Ok::<(), multiproc_channel::Error>(())
+    /// ```
+    pub fn send_bytes(&self, bytes: &[u8]) -> Result<(), Error> {
+        self.endpoint.send_bytes(bytes, Deadline::NEVER)?;
+        Ok(())
+    }
+
+    /// Waits for a message and gives its bytes: see [`send_bytes`](Connection::send_bytes).
+    ///
+    /// # Errors
+    ///
+    /// - [`is_closed`](Error::is_closed): the other end is closed and all that it had sent was received;
+    /// - [`is_decode`](Error::is_decode): what came is a value with handles. It is gone.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (here, there) = multiproc_channel::pipe::<()>()?;
+    /// here.send_bytes(&[])?;
+    /// assert_eq!(there.recv_bytes()?, []);
+    /// drop(here);
+    /// assert!(there.recv_bytes().unwrap_err().is_closed());
+    /// # Ok::<(), multiproc_channel::Error>(())
+    /// ```
+    pub fn recv_bytes(&self) -> Result<Vec<u8>, Error> {
+        self.recv_bytes_with(<[u8]>::to_vec)
+    }
+
+    /// Waits for a message, copies its bytes to the beginning of `buffer` and tells how many they are.
+    ///
+    /// # Errors
+    ///
+    /// As for [`recv_bytes`](Connection::recv_bytes), and
+    /// [`is_buffer_too_short`](Error::is_buffer_too_short): the message is longer than the buffer. The
+    /// error has it: [`Error::into_bytes`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (here, there) = multiproc_channel::pipe::<()>()?;
+    /// let mut buffer = [0; 8];
+    /// here.send_bytes(b"hello")?;
+    /// let len = there.recv_bytes_into(&mut buffer)?;
+    /// assert_eq!(&buffer[..len], b"hello");
+    ///
+    /// here.send_bytes(b"hello, world")?;
+    /// let error = there.recv_bytes_into(&mut buffer).unwrap_err();
+    /// assert!(error.is_buffer_too_short());
+    /// assert_eq!(error.into_bytes().as_deref(), Some(&b"hello, world"[..]));
+    /// # Ok::<(), multiproc_channel::Error>(())
+    /// ```
+    pub fn recv_bytes_into(&self, buffer: &mut [u8]) -> Result<usize, Error> {
+        let room = buffer.len();
+        self.recv_bytes_with(|bytes| match buffer.get_mut(..bytes.len()) {
+            Some(start) => {
+                start.copy_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            None => Err(Kind::BufferTooShort { room, message: Bytes(bytes.to_vec()) }.into()),
+        })?
+    }
+
+    fn recv_bytes_with<T>(&self, read: impl FnOnce(&[u8]) -> T) -> Result<T, Error> {
+        let received = self.endpoint.recv_with(Deadline::NEVER, |reader| {
+            if reader.has_fds() { Err(Kind::HandlesInBytes) } else { Ok(read(reader.rest())) }
+        })?;
+        // It waits as long as it takes.
+        Ok(received.ok_or(Kind::TimedOut)??)
+    }
+
     /// Waits no longer than `timeout` until a call to receive would not wait: a value is there, or the
     /// other end is closed.
     ///
     /// # Errors
     ///
     /// The system refused to wait.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let (here, there) = multiproc_channel::pipe()?;
+    /// assert!(!here.poll(Duration::ZERO)?);
+    /// there.send(1)?;
+    /// assert!(here.poll(Duration::MAX)?);
+    /// # Ok::<(), multiproc_channel::Error>(())
+    /// ```
     pub fn poll(&self, timeout: Duration) -> Result<bool, Error> {
         let [ready] = poll::readable([self.as_fd()], Deadline::after(timeout))?;
         Ok(ready)
@@ -244,6 +351,26 @@ impl<T: Serialize + DeserializeOwned> Sender<T> {
     }
 }
 
+impl<T> Sender<T> {
+    /// Sends bytes as one message: see [`Connection::send_bytes`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Connection::send_bytes`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (sender, receiver) = multiproc_channel::pipe::one_way::<()>()?;
+    /// sender.send_bytes(b"hello")?;
+    /// assert_eq!(receiver.recv_bytes()?, b"hello");
+    /// # Ok::<(), multiproc_channel::Error>(())
+    /// ```
+    pub fn send_bytes(&self, bytes: &[u8]) -> Result<(), Error> {
+        self.0.send_bytes(bytes)
+    }
+}
+
 impl<T: DeserializeOwned> Receiver<T> {
     /// Waits for a value: see [`Connection::recv`].
     ///
@@ -273,12 +400,62 @@ impl<T: DeserializeOwned> Receiver<T> {
     }
 
     /// Receives until the other end is closed.
-    pub fn iter(&self) -> impl Iterator<Item = Result<T, Error>> + '_ {
-        self.0.iter()
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (sender, receiver) = multiproc_channel::pipe::one_way()?;
+    /// (0..3).try_for_each(|i| sender.send(i))?;
+    /// drop(sender);
+    /// for (i, received) in receiver.iter().enumerate() {
+    ///     assert_eq!(received?, i);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn iter(&self) -> ReceiverIter<'_, T> {
+        ReceiverIter(self.0.iter())
     }
 }
 
 impl<T> Receiver<T> {
+    /// Waits for a message and gives its bytes: see [`Connection::recv_bytes`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Connection::recv_bytes`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (sender, receiver) = multiproc_channel::pipe::one_way::<()>()?;
+    /// sender.send_bytes(b"hello")?;
+    /// assert_eq!(receiver.recv_bytes()?, b"hello");
+    /// # Ok::<(), multiproc_channel::Error>(())
+    /// ```
+    pub fn recv_bytes(&self) -> Result<Vec<u8>, Error> {
+        self.0.recv_bytes()
+    }
+
+    /// Waits for a message and copies its bytes: see [`Connection::recv_bytes_into`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Connection::recv_bytes_into`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (sender, receiver) = multiproc_channel::pipe::one_way::<()>()?;
+    /// sender.send_bytes(b"hello")?;
+    /// let mut buffer = [0; 5];
+    /// assert_eq!(receiver.recv_bytes_into(&mut buffer)?, 5);
+    /// assert_eq!(&buffer, b"hello");
+    /// # Ok::<(), multiproc_channel::Error>(())
+    /// ```
+    pub fn recv_bytes_into(&self, buffer: &mut [u8]) -> Result<usize, Error> {
+        self.0.recv_bytes_into(buffer)
+    }
+
     /// Waits no longer than `timeout` until a call to receive would not wait: see
     /// [`Connection::poll`].
     ///
@@ -294,6 +471,18 @@ impl<T> Receiver<T> {
 pub struct Iter<'a, S, R> {
     connection: &'a Connection<S, R>,
     ended: bool,
+}
+
+/// The values that come over a [`Receiver`], until its other end is closed.
+#[derive(Debug)]
+pub struct ReceiverIter<'a, T>(Iter<'a, Nothing, T>);
+
+impl<T: DeserializeOwned> Iterator for ReceiverIter<'_, T> {
+    type Item = Result<T, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.next()
+    }
 }
 
 impl<S, R: DeserializeOwned> Iterator for Iter<'_, S, R> {
@@ -323,6 +512,15 @@ impl<'a, S, R: DeserializeOwned> IntoIterator for &'a Connection<S, R> {
     type IntoIter = Iter<'a, S, R>;
 
     fn into_iter(self) -> Iter<'a, S, R> {
+        self.iter()
+    }
+}
+
+impl<'a, T: DeserializeOwned> IntoIterator for &'a Receiver<T> {
+    type Item = Result<T, Error>;
+    type IntoIter = ReceiverIter<'a, T>;
+
+    fn into_iter(self) -> ReceiverIter<'a, T> {
         self.iter()
     }
 }

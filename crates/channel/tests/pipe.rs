@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::fs::File;
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -433,4 +434,65 @@ fn threads_share_an_end() {
     });
     received.sort();
     assert!(received.into_iter().eq(0..3 * EACH));
+}
+
+#[test]
+fn bytes_cross_whole_and_unchanged() {
+    let (here, there) = pipe::<()>().unwrap();
+    let child = spawn(
+        |there: Connection<()>| {
+            // Gives back what comes, until the end.
+            let mut buffer = vec![0; 1 << 20];
+            let error = loop {
+                match there.recv_bytes_into(&mut buffer) {
+                    Ok(len) => there.send_bytes(&buffer[..len]).unwrap(),
+                    Err(error) => break error,
+                }
+            };
+            error.is_closed()
+        },
+        there,
+    );
+    for len in [0, 1, 496, 497, 65_536, 65_537, 1 << 20] {
+        let bytes: Vec<u8> = (0..len).map(|index| (index % 251) as u8).collect();
+        here.send_bytes(&bytes).unwrap();
+        assert!(here.recv_bytes().unwrap() == bytes, "{len}");
+    }
+    drop(here);
+    assert!(child.join().unwrap());
+}
+
+#[test]
+fn bytes_that_do_not_fit_are_not_lost() {
+    let (sender, receiver) = pipe::one_way::<String>().unwrap();
+    sender.send_bytes(&[7; 100]).unwrap();
+    sender.send("next".to_string()).unwrap();
+    let error = receiver.recv_bytes_into(&mut [0; 99]).unwrap_err();
+    assert!(error.is_buffer_too_short() && !error.is_closed() && !error.is_decode());
+    assert!(error.to_string().contains("100 bytes") && error.to_string().contains("99"));
+    assert!(!format!("{error:?}").contains("7, 7"), "{error:?}");
+    assert_eq!(error.into_bytes().unwrap(), [7; 100]);
+    assert_eq!(receiver.recv().unwrap(), "next");
+}
+
+#[test]
+fn a_value_with_handles_is_not_bytes() {
+    let (here, there) = pipe::<Fd<File>>().unwrap();
+    here.send(file(1)).unwrap();
+    assert!(there.recv_bytes().unwrap_err().is_decode());
+    here.send(file(2)).unwrap();
+    assert_eq!(number(&there.recv().unwrap()), 2);
+}
+
+#[test]
+fn a_receiver_is_iterated_over_until_the_end() {
+    let (sender, receiver) = pipe::one_way::<u32>().unwrap();
+    let child = spawn(|sender: Sender<u32>| (0..100).for_each(|i| sender.send(i).unwrap()), sender);
+    let mut received = 0;
+    for value in &receiver {
+        assert_eq!(value.unwrap(), received);
+        received += 1;
+    }
+    assert_eq!(received, 100);
+    child.join().unwrap();
 }

@@ -348,6 +348,11 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Tells whether there are descriptors that were not read yet.
+    pub fn has_fds(&self) -> bool {
+        self.fds.iter().any(Option::is_some)
+    }
+
     /// The bytes that were not read yet.
     pub fn rest(&self) -> &'a [u8] {
         self.bytes
