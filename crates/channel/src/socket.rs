@@ -9,6 +9,8 @@ mod frame;
 mod handshake;
 mod listener;
 mod options;
+#[cfg(feature = "pickle")]
+mod pickle;
 mod stream;
 
 use std::ffi::OsStr;

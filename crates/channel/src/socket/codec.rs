@@ -2,6 +2,8 @@ use multiproc_wire::Message;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+#[cfg(feature = "pickle")]
+use super::pickle;
 use crate::error::{Error, Kind};
 
 /// How values become bytes on a [`SocketConnection`](super::SocketConnection).
@@ -15,7 +17,8 @@ pub enum Codec {
     Postcard,
     /// Pickle, with Python: numbers, text, bytes, lists, tuples, dictionaries, `None`. A structure is a
     /// dictionary. Nothing that comes is called and no class made: a pickle that asks for that is an
-    /// error.
+    /// error, and so is one whose values are nested deeper than 128, or whose values would take more
+    /// memory than 512 MiB and 64 times its length.
     #[cfg(feature = "pickle")]
     Pickle,
 }
@@ -39,8 +42,11 @@ impl Codec {
         match self {
             Codec::Postcard => Ok(multiproc_wire::decode(Message::from_bytes(bytes))?),
             #[cfg(feature = "pickle")]
-            Codec::Pickle => serde_pickle::from_slice(&bytes, serde_pickle::DeOptions::new())
-                .map_err(|error| Kind::Decode(error.to_string()).into()),
+            Codec::Pickle => {
+                pickle::check(&bytes).map_err(|reason| Kind::Decode(reason.to_owned()))?;
+                serde_pickle::from_slice(&bytes, serde_pickle::DeOptions::new())
+                    .map_err(|error| Kind::Decode(error.to_string()).into())
+            }
         }
     }
 }
