@@ -13,8 +13,10 @@ use multiproc_sync::{
     Barrier, BoundedSemaphore, Condition, Event, Lock, LockError, RLock, RwLock, Semaphore,
 };
 
-/// How many deaths each test samples.
-const SAMPLES: u64 = 25;
+/// How many deaths each test samples: fewer where each takes long.
+fn samples(length: u64) -> u64 {
+    (50_000 / length.max(1)).clamp(5, 25).min(length)
+}
 
 fn main() {
     multiproc_harness::run(&[
@@ -66,7 +68,7 @@ fn everywhere(live: impl Fn(u64) -> Option<u64>) {
     assert!(!Event::new().unwrap().wait_timeout(Duration::from_millis(1)));
     let length = live(u64::MAX).expect("the victim does not end");
     let whole = std::env::args().any(|word| word == "--ignored");
-    let stride = if whole { 1 } else { (length / SAMPLES).max(1) };
+    let stride = if whole { 1 } else { (length / samples(length)).max(1) };
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().subsec_nanos();
     let mut deaths = 0;
     for after in (u64::from(now) % stride..length).step_by(stride as usize) {
@@ -75,7 +77,7 @@ fn everywhere(live: impl Fn(u64) -> Option<u64>) {
         deaths += 1;
     }
     println!("{deaths} deaths in {length} instructions");
-    assert!(deaths >= SAMPLES.min(length), "{deaths} deaths prove little");
+    assert!(deaths >= samples(length), "{deaths} deaths prove little");
 }
 
 /// Runs to the end, or dies before, without anybody's help.
