@@ -206,12 +206,10 @@ impl Thread {
     #[must_use]
     pub unsafe fn link(self, lock: &Links, room: Room) -> bool {
         compiler_fence(SeqCst);
-        let [tag, previous, next] = lock;
+        let [tag, _, next] = lock;
         let (end, alone) = (self.end(), Tag::new(1, 0));
-        // What most locks need, the only one that is held.
-        next.store(end, Relaxed);
-        previous.store(end, Relaxed);
-        let ready = room.first == end && Tag::load(tag) == alone;
+        // What most locks need, the only one that is held, and have from the last time.
+        let ready = room.first == end && Tag::load(tag) == alone && next.load(Relaxed) == end;
         // SAFETY: the room's first entry is that of the list.
         let lost = !ready && unsafe { self.prepare(lock, room) };
         // The list that the kernel would walk is whole before and after this store.
@@ -220,15 +218,15 @@ impl Thread {
         lost
     }
 
-    /// Writes the lock's links and tag. Tells whether it is lost to this process.
+    /// Writes the lock's link and tag. The link to the previous entry is not needed while it is the first,
+    /// and written by whoever puts one before it. Tells whether it is lost to this process.
     ///
     /// # Safety
     ///
     /// The room is that of the list as it is.
     #[inline(never)]
-    unsafe fn prepare(self, [tag, previous, next]: &Links, room: Room) -> bool {
+    unsafe fn prepare(self, [tag, _, next]: &Links, room: Room) -> bool {
         next.store(room.first, Relaxed);
-        previous.store(self.end(), Relaxed);
         if room.first != self.end() {
             let entry = ptr::from_ref(next).expose_provenance();
             // SAFETY: an entry of the list is mapped, with its previous link before the next.
@@ -262,8 +260,11 @@ impl Thread {
     ///
     /// As for [`unlink`](Self::unlink).
     #[inline(never)]
-    unsafe fn unlink_among_others(self, [_, previous, next]: &Links) {
-        let (previous, next) = (previous.load(Relaxed), next.load(Relaxed));
+    unsafe fn unlink_among_others(self, lock: &Links) {
+        let [_, previous, next] = lock;
+        let is_first = self.head.next.load(Relaxed) == address(lock);
+        let previous = if is_first { self.end() } else { previous.load(Relaxed) };
+        let next = next.load(Relaxed);
         // SAFETY: what comes before a lock in the list is the head or an entry. Both are mapped, and
         // have at their address what follows them. As in `link`, one store changes what the kernel
         // would walk.
