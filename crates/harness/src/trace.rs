@@ -2,6 +2,7 @@
 #![allow(unsafe_code)] // ptrace(2), waitpid(2), kill(2)
 
 use std::ptr;
+use std::time::Instant;
 
 use multiproc_os::fork::fork;
 
@@ -36,10 +37,44 @@ impl Traced {
 
     /// Has it do so many instructions, and kills it. Tells how many there were if it came to the end.
     /// Calls `help` whenever it sleeps.
-    pub fn run(self, instructions: u64, mut help: impl FnMut()) -> Option<u64> {
+    pub fn run(self, instructions: u64, help: impl FnMut()) -> Option<u64> {
+        let length = self.step(instructions, help);
+        self.kill();
+        length
+    }
+
+    /// Has it do so many instructions and then, when something has happened meanwhile, all others at full
+    /// speed. Tells how many there were if it came to the end before.
+    ///
+    /// If it sleeps before, the thing happens then. `meanwhile` tells whether it has happened; if not,
+    /// it is called again when the process sleeps.
+    pub fn run_on(self, instructions: u64, mut meanwhile: impl FnMut() -> bool) -> Option<u64> {
+        let mut happened = false;
+        let length = self.step(instructions, || happened = happened || meanwhile());
+        if length.is_none() {
+            happened = happened || meanwhile();
+            let start = Instant::now();
+            // SAFETY: it is stopped, and a child of this thread.
+            let resumed = unsafe { libc::ptrace(libc::PTRACE_CONT, self.pid, 0, 0) };
+            assert_eq!(resumed, 0);
+            loop {
+                match self.wait() {
+                    Some(signal) => break assert_eq!(signal, libc::SIGSTOP),
+                    None if !happened && is_asleep(self.pid.cast_unsigned()) => {
+                        happened = meanwhile();
+                    }
+                    None => assert!(start.elapsed().as_secs() < 20, "it does not come to the end"),
+                }
+            }
+        }
+        self.kill();
+        length
+    }
+
+    /// Has it do so many instructions. Tells how many there were if it came to the end.
+    fn step(&self, instructions: u64, mut help: impl FnMut()) -> Option<u64> {
         let mut done = 0;
-        let mut ended = false;
-        while done < instructions && !ended {
+        while done < instructions {
             // SAFETY: it is stopped, and a child of this thread.
             let stepped = unsafe {
                 libc::ptrace(libc::PTRACE_SINGLESTEP, self.pid, ptr::null_mut::<()>(), 0)
@@ -53,16 +88,21 @@ impl Traced {
                     None => {}
                 }
             };
-            assert!(signal == libc::SIGTRAP || signal == libc::SIGSTOP, "signal {signal}");
-            ended = signal == libc::SIGSTOP;
+            if signal == libc::SIGSTOP {
+                return Some(done);
+            }
+            assert_eq!(signal, libc::SIGTRAP);
         }
+        None
+    }
+
+    fn kill(self) {
         // SAFETY: it is a child that was not reaped.
         unsafe { libc::kill(self.pid, libc::SIGKILL) };
         let mut status = 0;
         // SAFETY: as above.
         assert_eq!(unsafe { libc::waitpid(self.pid, &mut status, 0) }, self.pid);
         assert!(libc::WIFSIGNALED(status));
-        ended.then_some(done)
     }
 
     /// Waits for it to stop, though not long. Tells by which signal it did.
