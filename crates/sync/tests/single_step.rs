@@ -3,6 +3,9 @@
 //!
 //! A victim runs instruction by instruction and is killed after the first, the second, and so on. Of
 //! these deaths a run takes a sample, another each time; with `--ignored` it takes all of them.
+//!
+//! The other way round, one that waits is stopped after each instruction, another dies or does what it
+//! waits for, and it must come to its end by itself.
 
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, SystemTime};
@@ -58,6 +61,17 @@ fn main() {
         ("event_pulse", event_pulse),
         ("event_wait", event_wait),
         ("event_wait_whose_time_is_over", event_wait_whose_time_is_over),
+        ("holder_killed_under_a_waiter", holder_killed_under_a_waiter),
+        ("holder_releases_under_a_waiter", holder_releases_under_a_waiter),
+        ("unit_given_under_a_waiter", unit_given_under_a_waiter),
+        ("first_in_line_killed_under_the_next", first_in_line_killed_under_the_next),
+        ("permit_comes_back_under_a_waiter", permit_comes_back_under_a_waiter),
+        ("notified_under_a_waiter", notified_under_a_waiter),
+        ("set_under_a_waiter", set_under_a_waiter),
+        ("party_killed_under_another", party_killed_under_another),
+        ("last_party_comes_under_another", last_party_comes_under_another),
+        ("reader_killed_under_a_writer", reader_killed_under_a_writer),
+        ("writer_killed_under_a_reader", writer_killed_under_a_reader),
     ]);
 }
 
@@ -813,6 +827,142 @@ fn event_wait_whose_time_is_over() {
         let length = start(|| (), || assert!(!event.wait_timeout(soon))).run(after, || ());
         event.set();
         other.join();
+        length
+    });
+}
+
+/// Runs it for so many instructions, has something happen once, and waits for its end.
+fn waits(act: impl FnOnce(), after: u64, happen: impl FnOnce()) -> Option<u64> {
+    let mut happen = Some(happen);
+    start(|| (), act).run_on(after, || {
+        happen.take().into_iter().for_each(|happen| happen());
+        true
+    })
+}
+
+fn holder_killed_under_a_waiter() {
+    everywhere(|after| {
+        let lock = Lock::new().unwrap();
+        let holder = Child::fork_and_stay(|| lock.lock().unwrap());
+        waits(|| assert!(lock.lock().unwrap_err().is_poisoned()), after, || holder.kill())
+    });
+}
+
+fn holder_releases_under_a_waiter() {
+    everywhere(|after| {
+        let lock = Lock::new().unwrap();
+        let held = lock.lock().unwrap();
+        let length = waits(|| drop(lock.lock().unwrap()), after, || drop(held));
+        pass(&lock, false);
+        length
+    });
+}
+
+fn unit_given_under_a_waiter() {
+    everywhere(|after| {
+        let semaphore = Semaphore::new(0).unwrap();
+        let length = waits(|| semaphore.acquire().unwrap(), after, || semaphore.release());
+        assert_eq!(semaphore.value(), 0);
+        length
+    });
+}
+
+fn first_in_line_killed_under_the_next() {
+    everywhere(|after| {
+        let semaphore = Semaphore::new(0).unwrap();
+        let first = sleeper(|| semaphore.acquire().unwrap());
+        let happen = || {
+            first.kill();
+            semaphore.release();
+        };
+        let length = waits(|| semaphore.acquire().unwrap(), after, happen);
+        assert_eq!(semaphore.value(), 0);
+        length
+    });
+}
+
+fn permit_comes_back_under_a_waiter() {
+    everywhere(|after| {
+        let semaphore = BoundedSemaphore::new(2).unwrap();
+        let kept = semaphore.acquire().unwrap();
+        let holder = Child::fork_and_stay(|| semaphore.acquire().unwrap());
+        let length = waits(|| drop(semaphore.acquire().unwrap()), after, || holder.kill());
+        drop(kept);
+        assert_eq!(semaphore.value(), 2);
+        length
+    });
+}
+
+fn notified_under_a_waiter() {
+    everywhere(|after| {
+        let (lock, changed) = (Lock::new().unwrap(), Condition::new().unwrap());
+        let done = Event::new().unwrap();
+        let act = || {
+            let held = lock.lock().unwrap();
+            drop(changed.wait_while(held, |_| !done.is_set()).unwrap());
+        };
+        start(|| (), act).run_on(after, || {
+            // It may be in the middle of taking or releasing the lock.
+            let Some(held) = lock.try_lock().unwrap() else { return false };
+            done.set();
+            drop(held);
+            changed.notify(1);
+            true
+        })
+    });
+}
+
+fn set_under_a_waiter() {
+    everywhere(|after| {
+        let event = Event::new().unwrap();
+        waits(|| event.wait(), after, || event.set())
+    });
+}
+
+/// Of those that wait before it, one has the watch and another has not.
+fn party_killed_under_another() {
+    for victim in 0..2 {
+        everywhere(|after| {
+            let barrier = Barrier::new(4).unwrap();
+            let mut others = [(); 2].map(|()| Some(sleeper(|| _ = barrier.wait())));
+            let dead = others[victim].take().unwrap();
+            let act = || assert!(barrier.wait().unwrap_err().is_broken());
+            let length = waits(act, after, || dead.kill());
+            join_all(others.into_iter().flatten());
+            length
+        });
+    }
+}
+
+fn last_party_comes_under_another() {
+    everywhere(|after| {
+        let barrier = Barrier::new(2).unwrap();
+        let other = RefCell::new(None);
+        let come = || *other.borrow_mut() = Some(Child::fork(|| _ = barrier.wait().unwrap()));
+        let length = waits(|| _ = barrier.wait().unwrap(), after, come);
+        join_all(other.take());
+        assert!(!barrier.is_broken());
+        length
+    });
+}
+
+fn reader_killed_under_a_writer() {
+    everywhere(|after| {
+        let lock = RwLock::new().unwrap();
+        let reader = Child::fork_and_stay(|| lock.read().unwrap());
+        let length = waits(|| drop(lock.write().unwrap()), after, || reader.kill());
+        is_free(&lock, false);
+        length
+    });
+}
+
+fn writer_killed_under_a_reader() {
+    everywhere(|after| {
+        let lock = RwLock::new().unwrap();
+        let writer = Child::fork_and_stay(|| lock.write().unwrap());
+        let act = || assert!(lock.read().unwrap_err().is_poisoned());
+        let length = waits(act, after, || writer.kill());
+        is_free(&lock, true);
         length
     });
 }
