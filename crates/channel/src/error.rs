@@ -70,6 +70,8 @@ pub(crate) enum Kind {
     Decode(String),
     #[error("a queue needs room for at least one item")]
     ZeroBound,
+    #[error("an item was marked as done, and all that were put in are done already")]
+    NothingUnfinished,
     #[error("a message of {} bytes does not fit into a buffer of {room}", .message.0.len())]
     BufferTooShort { room: usize, message: Bytes },
     #[error("a message has handles, and only its bytes are asked for: receive it as a value")]
@@ -193,7 +195,7 @@ impl From<Error> for io::Error {
             Kind::Full => io::ErrorKind::WouldBlock,
             Kind::TimedOut => io::ErrorKind::TimedOut,
             Kind::Wait(source) => source.kind(),
-            Kind::ZeroBound => io::ErrorKind::InvalidInput,
+            Kind::ZeroBound | Kind::NothingUnfinished => io::ErrorKind::InvalidInput,
             Kind::Message(inner) if inner.is_encode() => io::ErrorKind::InvalidInput,
             _ => io::ErrorKind::InvalidData,
         };

@@ -9,7 +9,7 @@ mod socket;
 
 pub use error::{Error, SendError};
 pub use pipe::{Connection, Receiver, Sender, pipe};
-pub use queue::Queue;
+pub use queue::{JoinableQueue, Queue, Task};
 pub use socket::{
     Address, Client, Codec, Credentials, Digest, Listener, SocketConnection, SocketOptions,
 };

@@ -1,4 +1,5 @@
 mod header;
+mod joinable;
 mod log;
 mod side;
 mod waiting;
@@ -23,6 +24,8 @@ use header::Header;
 use log::{Log, Taken};
 use side::Side;
 use waiting::{CONSUMER, PRODUCER};
+
+pub use joinable::{JoinableQueue, Task};
 
 /// A queue between any number of producers and consumers, in any number of processes.
 ///
@@ -59,6 +62,7 @@ struct Shared {
     side: Side,
     get_patience: Patience,
     put_patience: Patience,
+    join_patience: Patience,
 }
 
 impl<T> Queue<T> {
@@ -68,7 +72,7 @@ impl<T> Queue<T> {
     ///
     /// The process or the system has no descriptor or memory left.
     pub fn new() -> Result<Self, Error> {
-        Self::with_bound(u64::MAX)
+        Self::with_bound(u64::MAX, false)
     }
 
     /// Makes an empty queue that takes `bound` items at a time; [`put`](Queue::put) waits while there
@@ -92,21 +96,23 @@ impl<T> Queue<T> {
     /// ```
     #[doc(alias = "maxsize")]
     pub fn bounded(bound: usize) -> Result<Self, Error> {
-        if bound == 0 {
-            return Err(Kind::ZeroBound.into());
-        }
-        Self::with_bound(bound as u64)
+        Self::with_bound(checked(bound)?, false)
     }
 
-    fn with_bound(bound: u64) -> Result<Self, Error> {
+    fn with_bound(bound: u64, joinable: bool) -> Result<Self, Error> {
         let region = Region::<Header>::create_growable("multiproc-queue", log::SMALLEST)?;
-        region.header().set_up(bound, log::SMALLEST as u64);
+        region.header().set_up(bound, log::SMALLEST as u64, joinable);
         Ok(Self::assemble(region, Side::new()?))
     }
 
     fn assemble(region: Region<Header>, side: Side) -> Self {
-        let (get_patience, put_patience) = (Patience::new(), Patience::new());
-        let shared = Shared { region, side, get_patience, put_patience };
+        let shared = Shared {
+            region,
+            side,
+            get_patience: Patience::new(),
+            put_patience: Patience::new(),
+            join_patience: Patience::new(),
+        };
         Queue { shared: Arc::new(shared), items: PhantomData }
     }
 
@@ -241,6 +247,10 @@ impl<T: DeserializeOwned> Queue<T> {
     pub fn iter(&self) -> Iter<'_, T> {
         Iter { queue: self, ended: false }
     }
+}
+
+fn checked(bound: usize) -> Result<u64, Error> {
+    if bound == 0 { Err(Kind::ZeroBound.into()) } else { Ok(bound as u64) }
 }
 
 impl Shared {

@@ -24,6 +24,17 @@ pub(super) struct Header {
     pub(super) producer_sleeps: AtomicU32,
     pub(super) closed: AtomicU32,
     pub(super) strays: AtomicU32,
+    pub(super) joiners: RawLock,
+    pub(super) unfinished: AtomicU64,
+    pub(super) next_unfinished: AtomicU64,
+    pub(super) next_tail: AtomicU64,
+    pub(super) rounds: AtomicU64,
+    pub(super) done: AtomicU32,
+    pub(super) joiner_sleeps: AtomicU32,
+    pub(super) joinable: AtomicU32,
+    pub(super) items_polled: AtomicU32,
+    pub(super) room_polled: AtomicU32,
+    pub(super) spare: AtomicU32,
 }
 
 impl RegionHeader for Header {
@@ -32,8 +43,9 @@ impl RegionHeader for Header {
 
 impl Header {
     /// Before anybody else has the region.
-    pub(super) fn set_up(&self, bound: u64, capacity: u64) {
+    pub(super) fn set_up(&self, bound: u64, capacity: u64, joinable: bool) {
         self.bound.store(bound, Relaxed);
+        self.joinable.store(joinable.into(), Relaxed);
         self.capacity.store(capacity, Relaxed);
     }
 
@@ -43,6 +55,10 @@ impl Header {
 
     pub(super) fn is_full(&self) -> bool {
         self.count.load(Relaxed) >= self.bound.load(Relaxed)
+    }
+
+    pub(super) fn is_joinable(&self) -> bool {
+        self.joinable.load(Relaxed) != 0
     }
 
     pub(super) fn is_empty(&self) -> bool {

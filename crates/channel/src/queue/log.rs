@@ -73,13 +73,28 @@ impl<'a> Log<'a> {
         self.header.markers.store(markers, Relaxed);
         self.header.strays.store(1, Relaxed);
         self.clear_strays();
+        self.repair_unfinished();
         if count == 0 {
             self.shrink();
         }
         // Whoever sleeps looks again; it may not have been woken.
         wake(&self.header.items);
         wake(&self.header.room);
+        wake(&self.header.done);
         Ok(())
+    }
+
+    fn repair_unfinished(&self) {
+        let Header { unfinished, next_unfinished, next_tail, rounds, .. } = self.header;
+        if next_tail.load(Relaxed) == self.tail() {
+            unfinished.store(next_unfinished.load(Relaxed), Relaxed);
+        }
+        compiler_fence(SeqCst);
+        next_tail.store(0, Relaxed);
+        if unfinished.load(Relaxed) == 0 {
+            // It may be that nobody has counted that. One too many lets go whoever may go anyway.
+            rounds.fetch_add(1, Relaxed);
+        }
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -178,8 +193,58 @@ impl<'a> Log<'a> {
         self.write(tail + RECORD, item);
         wake_sleeper(&self.header.consumer_sleeps, &self.header.items);
         compiler_fence(SeqCst);
-        self.header.tail.store(tail + size(len), Release);
+        let tail = tail + size(len);
+        if self.header.is_joinable() {
+            self.commit_unfinished(tail);
+        } else {
+            self.commit(tail);
+        }
+    }
+
+    fn commit(&self, tail: u64) {
+        self.header.tail.store(tail, Release);
         self.header.count.fetch_add(1, Relaxed);
+    }
+
+    /// Notes what the number of unfinished items will be once the tail is there, so that one store
+    /// commits both.
+    fn commit_unfinished(&self, tail: u64) {
+        let Header { unfinished, next_unfinished, next_tail, .. } = self.header;
+        let next = unfinished.load(Relaxed).saturating_add(1);
+        next_unfinished.store(next, Relaxed);
+        compiler_fence(SeqCst);
+        next_tail.store(tail, Relaxed);
+        compiler_fence(SeqCst);
+        self.commit(tail);
+        unfinished.store(next, Relaxed);
+        compiler_fence(SeqCst);
+        next_tail.store(0, Relaxed);
+    }
+
+    /// Marks an item as done.
+    pub(super) fn task_done(&mut self) -> Result<(), Error> {
+        let Header { unfinished, rounds, joiner_sleeps, done, .. } = self.header;
+        match unfinished.load(Relaxed) {
+            0 => return Err(Kind::NothingUnfinished.into()),
+            1 => {
+                wake_sleeper(joiner_sleeps, done);
+                compiler_fence(SeqCst);
+                unfinished.store(0, Relaxed);
+                compiler_fence(SeqCst);
+                rounds.fetch_add(1, Relaxed);
+            }
+            many => unfinished.store(many - 1, Relaxed),
+        }
+        Ok(())
+    }
+
+    pub(super) fn unfinished(&self) -> u64 {
+        self.header.unfinished.load(Relaxed)
+    }
+
+    /// How often all items were done.
+    pub(super) fn rounds(&self) -> u64 {
+        self.header.rounds.load(Relaxed)
     }
 
     fn take_first(&mut self, len: u32) {

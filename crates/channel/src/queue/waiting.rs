@@ -40,6 +40,14 @@ pub(super) const PRODUCER: Place = Place {
     patience: |shared| &shared.put_patience,
 };
 
+pub(super) const JOINER: Place = Place {
+    gate: |header| &header.joiners,
+    event: |header| &header.done,
+    sleeps: |header| &header.joiner_sleeps,
+    ready: |header| header.unfinished.load(Relaxed) == 0,
+    patience: |shared| &shared.join_patience,
+};
+
 /// Attempts until it gives something. `None` if the deadline passed first.
 pub(super) fn wait<T>(
     shared: &Shared,
