@@ -28,6 +28,25 @@ impl PidFd {
         Ok(PidFd(pidfd_open(pid, PidfdFlags::empty())?))
     }
 
+    /// Opens the process that has this number and was born at this time: see [`birth`]. `None` if it
+    /// was reaped, whoever may have the number now.
+    pub fn open_born(pid: u32, born: u64) -> io::Result<Option<Self>> {
+        let pidfd = match Self::open(pid) {
+            Ok(pidfd) => pidfd,
+            Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        match birth(pid) {
+            Ok(found) => Ok((found == born).then_some(pidfd)),
+            // It was reaped in between.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Opens the calling process.
     pub fn current() -> io::Result<Self> {
         Self::open(std::process::id())
@@ -90,6 +109,16 @@ impl AsFd for PidFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// When the process of this number was started, in ticks of the clock since the machine was. With the
+/// number, it names one process: no number is given out twice within a tick.
+pub fn birth(pid: u32) -> io::Result<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name in parentheses may hold anything; see proc_pid_stat(5) for what follows it.
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    let birth = fields.split_ascii_whitespace().nth(19).and_then(|field| field.parse().ok());
+    birth.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/PID/stat has no time"))
 }
 
 /// `waitid` tells in parts what `wait` packs into one number: see wait(2).

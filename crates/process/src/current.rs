@@ -3,6 +3,8 @@ use std::sync::{PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
 
+use crate::parent::ParentId;
+
 /// The process that asks.
 ///
 /// # Examples
@@ -23,7 +25,7 @@ pub struct CurrentProcess {
 pub(crate) struct Identity {
     pub(crate) name: String,
     pub(crate) daemon: bool,
-    pub(crate) parent: Option<u32>,
+    pub(crate) parent: Option<ParentId>,
     /// How many processes of ours stand above it.
     pub(crate) depth: u32,
 }
@@ -79,7 +81,7 @@ impl CurrentProcess {
 
     /// The number of the process that asked for it; `None` for one that the user started.
     pub fn parent_pid(&self) -> Option<u32> {
-        self.identity.parent
+        self.identity.parent.map(|parent| parent.pid)
     }
 }
 

@@ -114,6 +114,11 @@ impl Error {
         self.exit_status().and_then(|status| status.code())
     }
 
+    /// Tells whether the process left a core dump, where that is the error.
+    pub fn core_dumped(&self) -> bool {
+        self.exit_status().is_some_and(|status| status.core_dumped())
+    }
+
     /// The signal that ended the process, where that is the error.
     pub fn signal(&self) -> Option<i32> {
         self.exit_status().and_then(|status| status.signal())

@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 use crate::builder::Settings;
 use crate::changes::Changes;
 use crate::child;
+use crate::children::Tracked;
 use crate::current::{self, Identity};
 use crate::error::{Error, Kind};
 use crate::process::{Child, Process, Reaped};
@@ -39,7 +40,8 @@ pub(crate) fn fork<R>(
             run(theirs, identity, lifeline, &settings.changes, body)
         })?;
         let (line, argument) = ours.take().ok_or(std::io::ErrorKind::NotConnected)?;
-        let child = Child { pid, pidfd, line, said_hello: true, reaped: Reaped::Here };
+        let tracked = Tracked::new(pid, &settings.name, pidfd);
+        let child = Child { tracked, line, said_hello: true, reaped: Reaped::Here };
         child.tell(argument.as_slice())?;
         Ok(child)
     };

@@ -3,9 +3,11 @@
 #![warn(clippy::unwrap_used, clippy::expect_used)]
 
 mod builder;
+mod children;
 mod current;
 mod error;
 mod init;
+mod parent;
 mod process;
 mod start_method;
 
@@ -20,9 +22,11 @@ mod report;
 mod spawn;
 
 pub use builder::Builder;
+pub use children::{ActiveChild, active_children};
 pub use current::{CurrentProcess, cpu_count, current_process};
 pub use error::{Error, Panic};
 pub use init::init;
+pub use parent::{ParentProcess, parent_process};
 pub use process::Process;
 pub use start_method::{StartMethod, set_start_method};
 

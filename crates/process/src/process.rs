@@ -1,26 +1,25 @@
+mod progress;
+
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
 use multiproc_os::deadline::Deadline;
-use multiproc_os::patience::Patience;
-use multiproc_os::pidfd::{ExitInfo, PidFd};
-use multiproc_os::poll;
-use multiproc_wire::{Endpoint, Message, Reader};
+use multiproc_os::pidfd::ExitInfo;
+use multiproc_wire::{Endpoint, Message};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::builder::Builder;
 use crate::child;
+use crate::children::{Tracked, let_go, register};
 use crate::error::{Error, Kind};
 use crate::fork;
 use crate::fork_server::ForkServer;
 use crate::reaper::reap_later;
-use crate::report::Report;
 use crate::spawn;
 use crate::start_method::StartMethod;
 
@@ -55,15 +54,10 @@ pub struct Process<R = ()> {
     returns: PhantomData<fn() -> R>,
 }
 
-/// How long an orphan's status is waited for once it has ended. Whoever has adopted it reaps it at
-/// once, as a rule; some that run as process 1 look around every few seconds only.
-const ADOPTION: Duration = Duration::from_secs(5);
-
 /// The process behind the handle.
 #[derive(Debug)]
 pub(crate) struct Child {
-    pub(crate) pid: u32,
-    pub(crate) pidfd: PidFd,
+    pub(crate) tracked: Arc<Tracked>,
     pub(crate) line: Endpoint,
     pub(crate) said_hello: bool,
     pub(crate) reaped: Reaped,
@@ -85,8 +79,8 @@ impl Child {
         messages: impl IntoIterator<Item = &'a Message>,
     ) -> io::Result<()> {
         spawn::tell(&self.line, messages).inspect_err(|_| {
-            let _ended = self.pidfd.send_signal(SIGKILL);
-            reap_later(self.pidfd.as_fd());
+            let _ended = self.tracked.send_signal(SIGKILL);
+            reap_later(self.tracked.as_fd());
         })
     }
 }
@@ -158,6 +152,7 @@ impl Process<()> {
 
 impl<R> Process<R> {
     pub(crate) fn new(name: String, child: Child) -> Self {
+        register(&child.tracked);
         Process {
             name,
             child,
@@ -178,12 +173,12 @@ impl<R> Process<R> {
 
     /// Its number.
     pub fn pid(&self) -> u32 {
-        self.child.pid
+        self.child.tracked.pid
     }
 
     /// Tells whether it has not ended yet.
     pub fn is_alive(&self) -> bool {
-        !self.ended && !self.child.pidfd.wait_end(Deadline::now()).unwrap_or(true)
+        !self.ended && !self.child.tracked.wait_end(Deadline::now()).unwrap_or(true)
     }
 
     /// Asks it to end: sends `SIGTERM`. One that has ended already is no error.
@@ -256,7 +251,7 @@ impl<R> Process<R> {
         if self.ended {
             return Ok(());
         }
-        self.child.pidfd.send_signal(signal).map_err(|error| self.io(operation, error))
+        self.child.tracked.send_signal(signal).map_err(|error| self.io(operation, error))
     }
 
     fn io(&self, operation: &'static str, source: io::Error) -> Error {
@@ -324,170 +319,11 @@ impl<R: DeserializeOwned> Process<R> {
     pub fn exit_status(&mut self) -> Result<Option<ExitStatus>, Error> {
         if self.wait(Deadline::now())? && self.status.is_none() {
             // Its adopter may have reaped it since.
-            if let ExitInfo::Known(status) = self.child.pidfd.exit_info() {
+            if let ExitInfo::Known(status) = self.child.tracked.exit_info() {
                 self.status = Some(status);
             }
         }
         Ok(self.status)
-    }
-
-    /// Waits until it has ended and was reaped. Returns `false` if the deadline passed first.
-    fn wait(&mut self, deadline: Deadline) -> Result<bool, Error> {
-        /// Whether processes that are joined tend to end soon is learnt over all of them.
-        static PATIENCE: Patience = Patience::for_processes();
-        let this = std::cell::RefCell::new(&mut *self);
-        let result = PATIENCE.wait(
-            || match this.borrow_mut().look()? {
-                true => Ok(Some(true)),
-                false => Ok(deadline.has_passed().then_some(false)),
-            },
-            || this.borrow_mut().sleep(deadline),
-        );
-        result.map_err(|error| self.io("wait for", error))
-    }
-
-    fn sleep(&mut self, deadline: Deadline) -> io::Result<bool> {
-        loop {
-            if let Some(until) = self.orphaned {
-                let reaped = poll::hung_up(&self.child.pidfd, deadline.min(until))?;
-                if self.look()? {
-                    return Ok(true);
-                }
-                if !reaped && deadline.has_passed() {
-                    return Ok(false);
-                }
-                continue;
-            }
-            let line = (!self.line_closed).then(|| self.child.line.as_fd());
-            let pidfd = self.child.pidfd.as_fd();
-            // Once the process has ended, its own pidfd would wake this loop for ever.
-            let process = if self.child.pidfd.wait_end(Deadline::now())? {
-                match &self.child.reaped {
-                    Reaped::Here => pidfd,
-                    Reaped::ByServer(server) => server.as_fd(),
-                }
-            } else {
-                pidfd
-            };
-            let ready = poll::readable([line.unwrap_or(process), process], deadline)?;
-            if self.look()? {
-                return Ok(true);
-            }
-            if ready == [false, false] {
-                return Ok(false);
-            }
-        }
-    }
-
-    /// Takes in what there is to know, without waiting. Returns whether the process has ended.
-    fn look(&mut self) -> io::Result<bool> {
-        if self.ended {
-            return Ok(true);
-        }
-        self.read_line();
-        if self.ended {
-            return Ok(true);
-        }
-        match &self.child.reaped {
-            Reaped::Here => match self.child.pidfd.reap() {
-                Ok(None) => return Ok(false),
-                Ok(status) => self.status = status,
-                // Someone else has reaped it, or `SIGCHLD` is ignored.
-                Err(_) if self.child.pidfd.wait_end(Deadline::now())? => {
-                    if let ExitInfo::Known(status) = self.child.pidfd.exit_info() {
-                        self.status = Some(status);
-                    }
-                }
-                Err(error) => return Err(error),
-            },
-            Reaped::ByServer(server) => {
-                // The server's word comes over the line, unless the server was killed.
-                if !self.line_closed && !server.has_ended() {
-                    return Ok(false);
-                }
-                if !self.child.pidfd.wait_end(Deadline::now())? {
-                    return Ok(false);
-                }
-                self.read_line();
-                if !self.ended && !self.look_at_orphan() {
-                    return Ok(false);
-                }
-            }
-        }
-        // What it said last was on the line before it ended.
-        self.read_line();
-        self.ended = true;
-        Ok(true)
-    }
-
-    /// Takes in how a process ended that the server cannot tell of any more. Returns `false` if that
-    /// will be known soon.
-    fn look_at_orphan(&mut self) -> bool {
-        // This process may be the one that has adopted it: as process 1, or by its own wish.
-        if let Ok(Some(status)) = self.child.pidfd.reap() {
-            self.status = Some(status);
-            return true;
-        }
-        match self.child.pidfd.exit_info() {
-            ExitInfo::Known(status) => self.status = Some(status),
-            ExitInfo::NotReaped if self.outcome.is_none() => {
-                let until = self.orphaned.get_or_insert_with(|| Deadline::after(ADOPTION));
-                return until.has_passed();
-            }
-            ExitInfo::NotReaped | ExitInfo::Unknown => {}
-        }
-        true
-    }
-
-    /// Reads the reports that are there.
-    fn read_line(&mut self) {
-        while !self.line_closed && !self.ended {
-            let read = self.child.line.recv_with(Deadline::now(), |mut reader: Reader<'_>| {
-                let report: Report = reader.read()?;
-                let value = match report {
-                    Report::Returned => Some(reader.read::<R>()),
-                    _ => None,
-                };
-                Ok::<_, multiproc_wire::Error>((report, value))
-            });
-            match read {
-                Ok(None) => return,
-                Ok(Some(Ok((report, value)))) => self.note(report, value),
-                Ok(Some(Err(source))) => self.fail(source),
-                Err(error) if error.is_closed() => self.line_closed = true,
-                Err(source) => {
-                    self.fail(source);
-                    return;
-                }
-            }
-        }
-    }
-
-    fn note(&mut self, report: Report, value: Option<Result<R, multiproc_wire::Error>>) {
-        let name = || self.name.clone();
-        match report {
-            Report::Hello { .. } => self.child.said_hello = true,
-            Report::Returned => match value {
-                Some(Ok(value)) => self.outcome = Some(Ok(value)),
-                Some(Err(source)) => self.fail(source),
-                None => {}
-            },
-            Report::Panicked(panic) => {
-                self.outcome = Some(Err(Kind::Panicked { name: name(), panic }.into()));
-            }
-            Report::Failed(reason) => {
-                self.outcome = Some(Err(Kind::Failed { name: name(), reason }.into()));
-            }
-            Report::Exited(status) => {
-                self.status = Some(ExitStatus::from_raw(status));
-                self.ended = true;
-            }
-            Report::NotForked { .. } => {}
-        }
-    }
-
-    fn fail(&mut self, source: multiproc_wire::Error) {
-        self.outcome = Some(Err(Kind::Value { name: self.name.clone(), source }.into()));
     }
 
     fn take_outcome(&mut self) -> Result<R, Error> {
@@ -512,7 +348,7 @@ impl<R> AsFd for Process<R> {
     /// The process's pidfd, which is readable once the process has ended: Python's `sentinel`. It can be
     /// waited for together with sockets.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.child.pidfd.as_fd()
+        self.child.tracked.as_fd()
     }
 }
 
@@ -523,8 +359,9 @@ impl<R> Drop for Process<R> {
             // It is a child of this process only if this process has adopted it.
             Reaped::ByServer(server) => server.has_ended(),
         };
+        let_go(&self.child.tracked, self.ended);
         if ours && !self.ended {
-            reap_later(self.child.pidfd.as_fd());
+            reap_later(self.child.tracked.as_fd());
         }
     }
 }

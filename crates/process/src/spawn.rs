@@ -21,11 +21,13 @@ use crate::boot::{Boot, Context};
 use crate::builder::Settings;
 use crate::changes::Changes;
 use crate::child::{self, ChildEntry};
+use crate::children::Tracked;
 use crate::current::{self, Identity};
 use crate::error::{Error, Kind};
 use crate::fork;
 use crate::fork_server::ForkServer;
 use crate::init::{self, SPAWNED};
+use crate::parent::ParentId;
 use crate::process::{Child, Process, Reaped};
 use crate::report::Report;
 use crate::start_method::StartMethod;
@@ -74,10 +76,11 @@ pub(crate) fn check(settings: &Settings) -> Result<Identity, Error> {
     if depth > DEEPEST {
         return Err(Kind::TooDeep { name: settings.name.clone(), depth }.into());
     }
+    let parent = ParentId::of_this().map_err(invalid)?;
     Ok(Identity {
         name: settings.name.clone(),
         daemon: settings.daemon,
-        parent: Some(std::process::id()),
+        parent: Some(parent),
         depth,
     })
 }
@@ -88,12 +91,14 @@ fn start_executed(
     changes: &Changes,
     argument: &Message,
 ) -> io::Result<Child> {
+    let name = identity.name.clone();
     let boot = boot(identity, entry, Context::for_executed(), changes)?;
     let (line, theirs) = Endpoint::pair()?;
     let Forked { pid, pidfd } =
         exec_self(SPAWNED, theirs.as_fd().try_clone_to_owned()?, Keep::Usual)?;
     drop(theirs);
-    let child = Child { pid, pidfd, line, said_hello: false, reaped: Reaped::Here };
+    let tracked = Tracked::new(pid, &name, pidfd);
+    let child = Child { tracked, line, said_hello: false, reaped: Reaped::Here };
     child.tell([&boot, argument])?;
     Ok(child)
 }
@@ -129,7 +134,8 @@ fn start_forked(
         match hear_hello(&line, &server)? {
             Some((pid, pidfd)) => {
                 let reaped = Reaped::ByServer(server);
-                return Ok(Child { pid, pidfd, line, said_hello: true, reaped });
+                let tracked = Tracked::new(pid, &identity.name, pidfd);
+                return Ok(Child { tracked, line, said_hello: true, reaped });
             }
             None => failure = io::Error::other("its fork server was killed"),
         }
