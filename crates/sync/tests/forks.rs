@@ -9,6 +9,10 @@ fn main() {
         ("child_is_not_taken_for_its_parent", child_is_not_taken_for_its_parent),
         ("copied_guard_releases_nothing", copied_guard_releases_nothing),
         ("copied_guards_of_each_kind_release_nothing", copied_guards_of_each_kind_release_nothing),
+        (
+            "copied_write_guard_leaves_the_death_of_its_owner_to_be_told",
+            copied_write_guard_leaves_the_death_of_its_owner_to_be_told,
+        ),
         ("raw_clone_is_not_taken_for_its_parent", raw_clone_is_not_taken_for_its_parent),
         ("lock_taken_after_a_raw_clone_is_handed_on", lock_taken_after_a_raw_clone_is_handed_on),
         ("grandchildren", grandchildren),
@@ -87,6 +91,17 @@ fn copied_guards_of_each_kind_release_nothing() {
         assert_eq!(permits.value(), 2);
     })
     .join();
+}
+
+fn copied_write_guard_leaves_the_death_of_its_owner_to_be_told() {
+    let lock = RwLock::new().unwrap();
+    Child::fork_and_stay(|| {
+        let mut held = Some(lock.write().unwrap());
+        Child::fork(|| drop(held.take())).join();
+        held
+    })
+    .kill();
+    assert!(lock.read().unwrap_err().is_poisoned());
 }
 
 /// Runs `child` in a copy of the process of which the C library learns nothing.

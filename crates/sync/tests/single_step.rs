@@ -71,6 +71,8 @@ fn main() {
         ("party_killed_under_another", party_killed_under_another),
         ("last_party_comes_under_another", last_party_comes_under_another),
         ("reader_killed_under_a_writer", reader_killed_under_a_writer),
+        ("writer_comes_under_a_reader", writer_comes_under_a_reader),
+        ("reader_comes_under_a_writer", reader_comes_under_a_writer),
         ("writer_killed_under_a_reader", writer_killed_under_a_reader),
     ]);
 }
@@ -954,6 +956,67 @@ fn reader_killed_under_a_writer() {
         is_free(&lock, false);
         length
     });
+}
+
+/// Somebody who takes the lock at any instruction, if it is to be had, has it until the other sleeps.
+fn comes_under<G>(
+    after: u64,
+    act: impl FnOnce(&Event),
+    take: impl Fn() -> Option<G>,
+) -> Option<u64> {
+    let (done, held) = (Event::new().unwrap(), RefCell::new(None));
+    let came = Cell::new(false);
+    let length = start(|| (), || act(&done)).run_on(after, || {
+        if !came.replace(true) {
+            *held.borrow_mut() = take();
+            // Unless the other was first, or is done.
+            return held.borrow().is_none() || done.is_set();
+        }
+        held.take();
+        true
+    });
+    held.take();
+    length
+}
+
+fn writer_comes_under_a_reader() {
+    everywhere(|after| {
+        let (lock, inside) = (RwLock::new().unwrap(), Event::new().unwrap());
+        let act = |done: &Event| {
+            let reading = lock.read().unwrap();
+            assert!(!inside.is_set(), "a reader is in, and so is a writer");
+            drop(reading);
+            done.set();
+        };
+        let take = || {
+            lock.try_write().unwrap().inspect(|_| inside.set()).map(|held| Inside(&inside, held))
+        };
+        comes_under(after, act, take)
+    });
+}
+
+fn reader_comes_under_a_writer() {
+    everywhere(|after| {
+        let (lock, inside) = (RwLock::new().unwrap(), Event::new().unwrap());
+        let act = |done: &Event| {
+            let writing = lock.write().unwrap();
+            assert!(!inside.is_set(), "a writer is in, and so is a reader");
+            drop(writing);
+            done.set();
+        };
+        let take =
+            || lock.try_read().unwrap().inspect(|_| inside.set()).map(|held| Inside(&inside, held));
+        comes_under(after, act, take)
+    });
+}
+
+/// Says that somebody is in, until it is dropped.
+struct Inside<'a, G>(&'a Event, G);
+
+impl<G> Drop for Inside<'_, G> {
+    fn drop(&mut self) {
+        self.0.clear();
+    }
 }
 
 fn writer_killed_under_a_reader() {
