@@ -1,10 +1,10 @@
 //! Each thing that the umbrella re-exports is there under its name and does something.
 
 use multiproc::{
-    Address, Array, Barrier, BoundedSemaphore, Client, Condition, Connection, Event, Fd, Listener,
-    Lock, LockGuard, Pool, Process, Queue, RLock, Receiver, RwLock, Semaphore, Sender,
-    ShareableList, Shared, SharedMemory, ShmArc, ShmBox, SocketConnection, StartMethod, Value,
-    cpu_count, current_process, init_before_main, pipe, set_start_method,
+    Address, Array, Barrier, BoundedSemaphore, Client, Condition, Connection, Event, Fd,
+    JoinableQueue, Listener, Lock, LockGuard, Pool, Process, Queue, RLock, Receiver, RwLock,
+    Semaphore, Sender, ShareableList, Shared, SharedMemory, ShmArc, ShmBox, SocketConnection,
+    StartMethod, Value, cpu_count, current_process, init_before_main, pipe, set_start_method, wait,
 };
 
 init_before_main!();
@@ -36,6 +36,11 @@ fn pipes_and_queue() {
     let queue = Queue::bounded(1).unwrap();
     queue.put(Fd::from(std::fs::File::open("/dev/null").unwrap())).unwrap();
     assert!(queue.get().is_ok());
+    let joinable = JoinableQueue::new().unwrap();
+    joinable.put(1).unwrap();
+    assert_eq!(wait(&[&queue, &here, &joinable], None).unwrap(), [2]);
+    drop(joinable.get_task().unwrap());
+    joinable.join().unwrap();
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod error;
 pub mod pipe;
 mod queue;
 mod socket;
+mod wait;
 
 pub use error::{Error, SendError};
 pub use pipe::{Connection, Receiver, Sender, pipe};
@@ -13,3 +14,4 @@ pub use queue::{JoinableQueue, Queue, Task};
 pub use socket::{
     Address, Client, Codec, Credentials, Digest, Listener, SocketConnection, SocketOptions,
 };
+pub use wait::{Waitable, wait};

@@ -2,11 +2,13 @@ mod header;
 mod joinable;
 mod log;
 mod side;
+mod signal;
 mod waiting;
 
 use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -23,6 +25,7 @@ use crate::error::{Error, Kind, SendError};
 use header::Header;
 use log::{Log, Taken};
 use side::Side;
+use signal::Signals;
 use waiting::{CONSUMER, PRODUCER};
 
 pub use joinable::{JoinableQueue, Task};
@@ -60,6 +63,7 @@ pub struct Queue<T> {
 struct Shared {
     region: Region<Header>,
     side: Side,
+    signals: Signals,
     get_patience: Patience,
     put_patience: Patience,
     join_patience: Patience,
@@ -102,13 +106,14 @@ impl<T> Queue<T> {
     fn with_bound(bound: u64, joinable: bool) -> Result<Self, Error> {
         let region = Region::<Header>::create_growable("multiproc-queue", log::SMALLEST)?;
         region.header().set_up(bound, log::SMALLEST as u64, joinable);
-        Ok(Self::assemble(region, Side::new()?))
+        Ok(Self::assemble(region, Side::new()?, Signals::new(bound != u64::MAX)?))
     }
 
-    fn assemble(region: Region<Header>, side: Side) -> Self {
+    fn assemble(region: Region<Header>, side: Side, signals: Signals) -> Self {
         let shared = Shared {
             region,
             side,
+            signals,
             get_patience: Patience::new(),
             put_patience: Patience::new(),
             join_patience: Patience::new(),
@@ -146,6 +151,23 @@ impl<T> Queue<T> {
     /// Tells whether it was closed.
     pub fn is_closed(&self) -> bool {
         self.shared.region.header().is_closed()
+    }
+}
+
+impl<T> Queue<T> {
+    /// Readable when there may be an item, or the end: see [`arm_items`](Self::arm_items).
+    pub(crate) fn items_signal(&self) -> BorrowedFd<'_> {
+        self.shared.signals.items.as_fd()
+    }
+
+    /// Tells whether there is an item or the end. If not, the signal is readable when there is.
+    pub(crate) fn arm_items(&self) -> Result<bool, Error> {
+        Ok(self.shared.open()?.arm_items())
+    }
+
+    /// Tells whether there is an item or the end.
+    pub(crate) fn has_item_or_end(&self) -> Result<bool, Error> {
+        Ok(self.shared.open()?.has_item_or_end())
     }
 }
 
@@ -255,7 +277,7 @@ fn checked(bound: usize) -> Result<u64, Error> {
 
 impl Shared {
     fn open(&self) -> Result<Log<'_>, Error> {
-        Log::open(&self.region, &self.side)
+        Log::open(&self.region, &self.side, &self.signals)
     }
 
     /// The header, with counts that are right even if the lock's last holder was killed between two
@@ -362,15 +384,15 @@ impl<T> Clone for Queue<T> {
 
 impl<T> Serialize for Queue<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Shared { region, side, .. } = &*self.shared;
-        (region, side).serialize(serializer)
+        let Shared { region, side, signals, .. } = &*self.shared;
+        (region, side, signals).serialize(serializer)
     }
 }
 
 impl<'de, T> Deserialize<'de> for Queue<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (region, side) = Deserialize::deserialize(deserializer)?;
-        Ok(Self::assemble(region, side))
+        let (region, side, signals) = Deserialize::deserialize(deserializer)?;
+        Ok(Self::assemble(region, side, signals))
     }
 }
 

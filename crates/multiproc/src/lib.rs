@@ -152,7 +152,8 @@ pub use multiproc_shm as shm;
 pub use multiproc_sync as sync;
 
 pub use multiproc_channel::{
-    Address, Client, Connection, Listener, Queue, Receiver, Sender, SocketConnection, pipe,
+    Address, Client, Connection, JoinableQueue, Listener, Queue, Receiver, Sender,
+    SocketConnection, pipe, wait,
 };
 pub use multiproc_pool::Pool;
 pub use multiproc_process::{

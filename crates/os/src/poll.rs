@@ -1,10 +1,10 @@
 //! Waiting until descriptors are ready.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd};
 use rustix::io::Errno;
 
 use crate::deadline::Deadline;
@@ -46,6 +46,42 @@ pub fn hung_up(fd: impl AsFd, deadline: Deadline) -> io::Result<bool> {
     let mut polled = [PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::empty())];
     poll(&mut polled, deadline)?;
     Ok(!polled[0].revents().is_empty())
+}
+
+/// Makes a signal: a descriptor that is readable from when it is raised until it is cleared, by whatever
+/// process. None of the calls waits.
+///
+/// # Errors
+///
+/// The process or the system has no descriptor left.
+///
+/// # Examples
+///
+/// ```
+/// use std::os::fd::AsFd;
+/// use multiproc_os::{deadline::Deadline, poll};
+///
+/// let signal = poll::signal()?;
+/// assert_eq!(poll::readable([signal.as_fd()], Deadline::now())?, [false]);
+/// poll::raise(&signal);
+/// assert_eq!(poll::readable([signal.as_fd()], Deadline::NEVER)?, [true]);
+/// poll::clear(&signal);
+/// assert_eq!(poll::readable([signal.as_fd()], Deadline::now())?, [false]);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn signal() -> io::Result<OwnedFd> {
+    Ok(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)
+}
+
+/// Makes a [`signal`] readable.
+pub fn raise(signal: impl AsFd) {
+    // The counter is full only if it is readable already.
+    let _full = rustix::io::write(signal, &1u64.to_ne_bytes());
+}
+
+/// Makes a [`signal`] not readable.
+pub fn clear(signal: impl AsFd) {
+    let _empty = rustix::io::read(signal, &mut [0; 8]);
 }
 
 fn poll(fds: &mut [PollFd<'_>], deadline: Deadline) -> io::Result<()> {

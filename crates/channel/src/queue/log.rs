@@ -12,6 +12,7 @@ use multiproc_wire::Message;
 
 use super::header::Header;
 use super::side::Side;
+use super::signal::Signals;
 use crate::error::{Error, Kind};
 
 /// The capacity that a queue starts with, and returns to.
@@ -39,12 +40,17 @@ pub(super) struct Log<'a> {
     guard: RegionGuard<'a, Header>,
     header: &'a Header,
     side: &'a Side,
+    signals: &'a Signals,
 }
 
 impl<'a> Log<'a> {
-    pub(super) fn open(region: &'a Region<Header>, side: &'a Side) -> Result<Self, Error> {
+    pub(super) fn open(
+        region: &'a Region<Header>,
+        side: &'a Side,
+        signals: &'a Signals,
+    ) -> Result<Self, Error> {
         let guard = region.lock_anyway().map_err(Kind::Lock)?;
-        let mut log = Log { guard, header: region.header(), side };
+        let mut log = Log { guard, header: region.header(), side, signals };
         if (log.guard.bytes().len() as u64) < log.capacity() || !log.capacity().is_power_of_two() {
             return Err(Kind::Corrupt("its capacity is not that of its memory").into());
         }
@@ -165,7 +171,35 @@ impl<'a> Log<'a> {
         // Woken first, they wait for the lock; killed in between, they find the queue open.
         wake(&self.header.items);
         wake(&self.header.room);
+        self.announce_items();
+        self.announce_room();
+        compiler_fence(SeqCst);
         self.header.closed.store(1, Release);
+    }
+
+    pub(super) fn has_item_or_end(&self) -> bool {
+        self.head() != self.tail() || self.is_closed()
+    }
+
+    /// Tells whether there is an item or the end. If not, the signal is readable when there is.
+    pub(super) fn arm_items(&self) -> bool {
+        let there = self.has_item_or_end();
+        if !there {
+            self.signals.items.arm(&self.header.items_polled);
+        }
+        there
+    }
+
+    #[inline]
+    fn announce_items(&self) {
+        self.signals.items.announce(&self.header.items_polled);
+    }
+
+    #[inline]
+    fn announce_room(&self) {
+        if let Some(room) = &self.signals.room {
+            room.announce(&self.header.room_polled);
+        }
     }
 
     /// Tells whether an item can be put in.
@@ -192,6 +226,7 @@ impl<'a> Log<'a> {
         self.write(tail, &record.to_le_bytes());
         self.write(tail + RECORD, item);
         wake_sleeper(&self.header.consumer_sleeps, &self.header.items);
+        self.announce_items();
         compiler_fence(SeqCst);
         let tail = tail + size(len);
         if self.header.is_joinable() {
@@ -249,6 +284,7 @@ impl<'a> Log<'a> {
 
     fn take_first(&mut self, len: u32) {
         wake_sleeper(&self.header.producer_sleeps, &self.header.room);
+        self.announce_room();
         compiler_fence(SeqCst);
         self.header.head.store(self.head() + size(len), Release);
         self.header.count.fetch_sub(1, Relaxed);

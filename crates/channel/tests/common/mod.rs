@@ -99,3 +99,12 @@ pub(crate) fn is_asleep(pid: u32) -> bool {
     read("stat").is_ok_and(|stat| stat.contains(") S "))
         && read("syscall").is_ok_and(|call| call.starts_with(FUTEX))
 }
+
+/// Tells whether the process sleeps in `poll` or `ppoll`.
+pub(crate) fn is_in_poll(pid: u32) -> bool {
+    const POLLS: [&str; 2] =
+        if cfg!(target_arch = "x86_64") { ["7 ", "271 "] } else { ["73 ", "73 "] };
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}"));
+    read("stat").is_ok_and(|stat| stat.contains(") S "))
+        && read("syscall").is_ok_and(|call| POLLS.iter().any(|poll| call.starts_with(poll)))
+}

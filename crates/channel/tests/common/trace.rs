@@ -39,7 +39,17 @@ impl Traced {
 
     /// Has it do so many instructions, and kills it. Tells how many there were if it came to the end.
     /// Calls `help` whenever it sleeps.
-    pub(crate) fn run(self, instructions: u64, mut help: impl FnMut()) -> Option<u64> {
+    pub(crate) fn run(self, instructions: u64, help: impl FnMut()) -> Option<u64> {
+        self.run_helped(instructions, is_asleep, help)
+    }
+
+    /// The same where it sleeps in another way than on a futex.
+    pub(crate) fn run_helped(
+        self,
+        instructions: u64,
+        sleeps: fn(u32) -> bool,
+        mut help: impl FnMut(),
+    ) -> Option<u64> {
         let mut done = 0;
         let mut ended = false;
         while done < instructions && !ended {
@@ -52,7 +62,7 @@ impl Traced {
             let signal = loop {
                 match self.wait() {
                     Some(signal) => break signal,
-                    None if is_asleep(self.pid.cast_unsigned()) => help(),
+                    None if sleeps(self.pid.cast_unsigned()) => help(),
                     None => {}
                 }
             };
