@@ -98,6 +98,43 @@ pub fn open_files() -> io::Result<u64> {
     Ok(limits()?[libc::RLIMIT_NOFILE as usize].0)
 }
 
+/// What a process may use of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resource {
+    /// Bytes of its address space.
+    AddressSpace,
+    /// Seconds of processor time.
+    CpuTime,
+    /// Open files.
+    OpenFiles,
+}
+
+/// Sets one of this process's limits, the soft and the hard one.
+pub fn set_limit(resource: Resource, (soft, hard): (u64, u64)) -> io::Result<()> {
+    use rustix::process::{Resource as Kernels, Rlimit, setrlimit};
+    let resource = match resource {
+        Resource::AddressSpace => Kernels::As,
+        Resource::CpuTime => Kernels::Cpu,
+        Resource::OpenFiles => Kernels::Nofile,
+    };
+    Ok(setrlimit(resource, Rlimit { current: Some(soft), maximum: Some(hard) })?)
+}
+
+/// Sets how much this process gives way to others: from -20, not at all, to 19.
+pub fn set_niceness(niceness: i32) -> io::Result<()> {
+    Ok(rustix::process::setpriority_process(None, niceness)?)
+}
+
+/// Moves this process to a process group of its session, or to one of its own for 0.
+pub fn set_process_group(group: i32) -> io::Result<()> {
+    let group = match group {
+        0 => None,
+        group if group < 0 => return Err(Errno::INVAL.into()),
+        group => rustix::process::Pid::from_raw(group),
+    };
+    Ok(rustix::process::setpgid(None, group)?)
+}
+
 /// Sets the limits of this process.
 pub fn set_limits(limits: &Limits) -> io::Result<()> {
     for (resource, (soft, hard)) in (0..).zip(limits) {

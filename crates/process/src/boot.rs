@@ -67,7 +67,7 @@ impl Snapshot {
 
 impl Context {
     /// For a child of the fork server: what is different now.
-    pub(crate) fn since(snapshot: &Snapshot) -> io::Result<Self> {
+    pub(crate) fn since(snapshot: &Snapshot, ignore_interrupt: Option<bool>) -> io::Result<Self> {
         let now = Snapshot::take()?;
         let directory = if now.directory == snapshot.directory {
             None
@@ -81,7 +81,7 @@ impl Context {
             umask: changed(now.umask, &snapshot.umask),
             limits: changed(now.limits, &snapshot.limits),
             affinity: changed(now.affinity, &snapshot.affinity),
-            ignore_interrupt: Some(context::ignores_interrupt()),
+            ignore_interrupt: Some(ignore_interrupt.unwrap_or_else(context::ignores_interrupt)),
         })
     }
 

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 
 use crate::changes::Changes;
 use crate::error::Error;
+use crate::limit::Limit;
 use crate::process::Process;
 use crate::spawn;
 use crate::start_method::StartMethod;
@@ -20,6 +21,9 @@ pub struct Builder {
     daemon: bool,
     start_method: StartMethod,
     changes: Changes,
+    kill_on_drop: bool,
+    /// Standard input, output and error.
+    piped: [bool; 3],
 }
 
 impl Builder {
@@ -221,7 +225,183 @@ impl Builder {
     }
 
     fn redirect(mut self, stream: usize, fd: OwnedFd) -> Self {
+        self.piped[stream] = false;
         self.changes.redirect(stream, fd);
+        self
+    }
+
+    /// Joins the process's standard input to a pipe: see [`Process::stdin`] for the end to write to.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::{Write, read_to_string, stdin};
+    /// use multiproc_process::{Process, init};
+    ///
+    /// init();
+    /// let copy: fn(()) -> () = |()| print!("{}", read_to_string(stdin()).unwrap());
+    /// let mut process = Process::builder().stdin_piped().stdout_piped().spawn(copy, ())?;
+    /// process.stdin.take().unwrap().write_all(b"hello")?;
+    /// assert_eq!(read_to_string(process.stdout.take().unwrap())?, "hello");
+    /// process.join()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn stdin_piped(self) -> Self {
+        self.pipe(0)
+    }
+
+    /// Joins the process's standard output to a pipe: see [`Process::stdout`] for the end to read
+    /// from. A process that is not read from stops when the pipe is full, which it is at 64 KiB.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::read_to_string;
+    /// use multiproc_process::{Process, init};
+    ///
+    /// init();
+    /// let mut process = Process::builder().stdout_piped().spawn(|()| print!("hello"), ())?;
+    /// assert_eq!(read_to_string(process.stdout.take().unwrap())?, "hello");
+    /// process.join()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "piped")]
+    pub fn stdout_piped(self) -> Self {
+        self.pipe(1)
+    }
+
+    /// Joins the process's standard error to a pipe: see [`Process::stderr`] for the end to read
+    /// from, and [`stdout_piped`](Builder::stdout_piped) for an example.
+    pub fn stderr_piped(self) -> Self {
+        self.pipe(2)
+    }
+
+    fn pipe(mut self, stream: usize) -> Self {
+        self.piped[stream] = true;
+        self
+    }
+
+    /// Sets how much the process gives way to others: from -20, not at all, to 19. It is as this
+    /// process's without.
+    ///
+    /// Another number is an error of `spawn`. Less than this process's takes a privilege; without it,
+    /// `join` says so.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_process::{Process, init};
+    ///
+    /// init();
+    /// let sum = Process::builder().niceness(19).spawn(|n: u64| (0..n).sum::<u64>(), 1000)?;
+    /// assert_eq!(sum.join()?, 499_500);
+    /// # Ok::<(), multiproc_process::Error>(())
+    /// ```
+    #[doc(alias = "nice")]
+    #[doc(alias = "priority")]
+    pub fn niceness(mut self, niceness: i32) -> Self {
+        self.changes.be_nice(niceness);
+        self
+    }
+
+    /// Sets how much the process may use of a resource, at most: see [`Limit`] for what happens then.
+    /// It is as much as this process may, without.
+    ///
+    /// The process itself sees to it, before it reads its argument. What it starts has the limit too,
+    /// and none of them can raise it. More than this process can have takes a privilege; without it,
+    /// `join` says so.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::fs::File;
+    /// use multiproc_process::{Limit, Process, init};
+    ///
+    /// init();
+    /// let process = Process::builder().limit(Limit::OpenFiles, 20).spawn(
+    ///     |()| {
+    ///         let files: Vec<_> = (0..20).map_while(|_| File::open("/dev/null").ok()).collect();
+    ///         files.len()
+    ///     },
+    ///     (),
+    /// )?;
+    /// assert!(process.join()? < 20);
+    /// # Ok::<(), multiproc_process::Error>(())
+    /// ```
+    #[doc(alias = "rlimit")]
+    #[doc(alias = "ulimit")]
+    pub fn limit(mut self, limit: Limit, most: u64) -> Self {
+        self.changes.limit(limit, most);
+        self
+    }
+
+    /// Sets the process group that the process joins, as `std::os::unix::process::CommandExt` has it: 0
+    /// is a new one of its own. It is this process's, without.
+    ///
+    /// Ctrl-C at a terminal does not reach a group of its own, and such a process is stopped when it
+    /// reads from the terminal.
+    ///
+    /// The process itself joins it, before its function runs. If it cannot, `join` says so. A negative
+    /// number is an error of `spawn`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_process::{Process, init};
+    ///
+    /// init();
+    /// let process = Process::builder().process_group(0).spawn(|x: u64| x + 1, 1)?;
+    /// assert_eq!(process.join()?, 2);
+    /// # Ok::<(), multiproc_process::Error>(())
+    /// ```
+    #[doc(alias = "setpgid")]
+    pub fn process_group(mut self, group: i32) -> Self {
+        self.changes.join_group(group);
+        self
+    }
+
+    /// Sets whether the process ignores `SIGINT`, as of Ctrl-C, or is ended by it. It ignores it if this
+    /// process does, without.
+    ///
+    /// A process started by [`StartMethod::Spawn`] or [`StartMethod::Fork`] sees to it itself, before
+    /// its function runs, and may be ended by a `SIGINT` that comes earlier.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_process::{Process, init};
+    ///
+    /// init();
+    /// let forever = |()| std::thread::sleep(std::time::Duration::MAX);
+    /// let process = Process::builder().ignore_interrupt(true).spawn(forever, ())?;
+    /// process.interrupt()?;
+    /// process.terminate()?;
+    /// assert_eq!(process.join().unwrap_err().signal(), Some(15));
+    /// # Ok::<(), multiproc_process::Error>(())
+    /// ```
+    pub fn ignore_interrupt(mut self, ignore: bool) -> Self {
+        self.changes.set_ignore_interrupt(ignore);
+        self
+    }
+
+    /// Sets whether the process is killed when its handle is dropped. It runs on, without.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_process::{Process, active_children, init};
+    ///
+    /// init();
+    /// let forever = |()| std::thread::sleep(std::time::Duration::MAX);
+    /// let process = Process::builder().kill_on_drop(true).spawn(forever, ())?;
+    /// drop(process);
+    /// while !active_children()?.is_empty() {
+    ///     std::thread::yield_now();
+    /// }
+    /// # Ok::<(), multiproc_process::Error>(())
+    /// ```
+    pub fn kill_on_drop(mut self, kill: bool) -> Self {
+        self.kill_on_drop = kill;
         self
     }
 
@@ -229,7 +409,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// As [`Process::spawn`], and if a variable cannot stand in an environment.
+    /// As [`Process::spawn`], and if a variable cannot stand in an environment, or there is no such
+    /// niceness or process group. What only the process itself finds out is an error of `join`.
     pub fn spawn<A, R>(self, function: fn(A) -> R, argument: A) -> Result<Process<R>, Error>
     where
         A: Serialize + DeserializeOwned,
@@ -244,6 +425,8 @@ impl Builder {
             daemon: self.daemon,
             start_method: self.start_method,
             changes: self.changes,
+            kill_on_drop: self.kill_on_drop,
+            piped: self.piped,
         }
     }
 }
@@ -255,6 +438,8 @@ pub(crate) struct Settings {
     pub(crate) daemon: bool,
     pub(crate) start_method: StartMethod,
     pub(crate) changes: Changes,
+    pub(crate) kill_on_drop: bool,
+    pub(crate) piped: [bool; 3],
 }
 
 fn next_name() -> String {

@@ -7,6 +7,8 @@ use multiproc_os::context;
 use multiproc_wire::SharedFd;
 use serde::{Deserialize, Serialize};
 
+use crate::limit::Limit;
+
 /// What a child is to have otherwise than its parent. The child itself changes it, once it has taken
 /// over and before its function runs: a test harness finds itself by the environment, and the program
 /// by its directory, so that neither may change before.
@@ -18,6 +20,10 @@ pub(crate) struct Changes {
     /// A relative one is so to the parent's.
     directory: Option<OsString>,
     cpus: Option<Vec<u32>>,
+    niceness: Option<i32>,
+    group: Option<i32>,
+    ignore_interrupt: Option<bool>,
+    limits: Vec<(Limit, u64)>,
     /// Standard input, output and error.
     streams: [Option<SharedFd>; 3],
 }
@@ -40,13 +46,45 @@ impl Changes {
         self.cpus = Some(cpus);
     }
 
+    pub(crate) fn be_nice(&mut self, niceness: i32) {
+        self.niceness = Some(niceness);
+    }
+
+    pub(crate) fn join_group(&mut self, group: i32) {
+        self.group = Some(group);
+    }
+
+    pub(crate) fn set_ignore_interrupt(&mut self, ignore: bool) {
+        self.ignore_interrupt = Some(ignore);
+    }
+
+    pub(crate) fn ignore_interrupt(&self) -> Option<bool> {
+        self.ignore_interrupt
+    }
+
+    pub(crate) fn limit(&mut self, limit: Limit, most: u64) {
+        self.limits.push((limit, most));
+    }
+
     /// 0 is input, 1 is output, 2 is error.
     pub(crate) fn redirect(&mut self, stream: usize, fd: OwnedFd) {
         self.streams[stream] = Some(fd.into());
     }
 
-    /// Checks that names and values can stand in an environment.
+    /// Checks what can be told before a process is started: that names and values can stand in an
+    /// environment, and that numbers are some that the kernel knows.
     pub(crate) fn check(&self) -> io::Result<()> {
+        let invalid = |text: String| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        if let Some(niceness) = self.niceness
+            && !(-20..=19).contains(&niceness)
+        {
+            return invalid(format!("the niceness {niceness} is not one from -20 to 19"));
+        }
+        if let Some(group) = self.group
+            && group < 0
+        {
+            return invalid(format!("there is no process group {group}: 0 stands for a new one"));
+        }
         for (name, value) in &self.variables {
             let bytes = name.as_bytes();
             // A name may start with `=`: see `context::set_environment`.
@@ -56,7 +94,7 @@ impl Changes {
                     "{name:?} cannot be set in an environment: it is empty, has a = in it, \
                     or it or its value has a zero byte"
                 );
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+                return invalid(text);
             }
         }
         Ok(())
@@ -84,6 +122,21 @@ impl Changes {
         if let Some(cpus) = &self.cpus {
             context::set_affinity(cpus)
                 .map_err(|error| format!("cannot run on the processors {cpus:?}: {error}"))?;
+        }
+        if let Some(ignore) = self.ignore_interrupt {
+            context::ignore_interrupt(ignore);
+        }
+        if let Some(group) = self.group {
+            context::set_process_group(group)
+                .map_err(|error| format!("cannot join the process group {group}: {error}"))?;
+        }
+        if let Some(niceness) = self.niceness {
+            context::set_niceness(niceness)
+                .map_err(|error| format!("cannot have the niceness {niceness}: {error}"))?;
+        }
+        for (limit, most) in &self.limits {
+            context::set_limit(limit.resource(), limit.pair(*most))
+                .map_err(|error| format!("cannot have the limit {limit:?} of {most}: {error}"))?;
         }
         Ok(())
     }

@@ -79,11 +79,12 @@ fn boot(line: &'static Endpoint) -> Result<Option<ChildEntry>, String> {
     boot.context
         .apply()
         .map_err(|error| format!("cannot take over its parent's context: {error}"))?;
-    boot.changes.make()?;
     if let Some(end) = boot.lifeline {
         let end = end.as_fd().try_clone_to_owned().map_err(text)?;
         lifeline::hold(&end).map_err(|error| format!("cannot hold its lifeline: {error}"))?;
     }
+    // A limit of descriptors is not to keep it from anything.
+    boot.changes.make()?;
     current::set_identity(boot.identity);
     watch_panics(line);
     let entry = ChildEntry::decode(&boot.entry);

@@ -14,17 +14,18 @@ use crate::child;
 use crate::children::Tracked;
 use crate::current::{self, Identity};
 use crate::error::{Error, Kind};
-use crate::process::{Child, Process, Reaped};
+use crate::process::{Child, Pipes, Process, Reaped};
 
 /// Copies this process. The copy runs `body`, which gives what is to be sent home; it is sent the
 /// argument, if there is one, over the line.
 pub(crate) fn fork<R>(
     settings: Settings,
+    pipes: Pipes,
     identity: Identity,
     argument: Option<Message>,
     body: impl FnOnce(&'static Endpoint) -> Message,
 ) -> Result<Process<R>, Error> {
-    let start = || -> std::io::Result<Child> {
+    let start = || -> std::io::Result<(Child, Pipes)> {
         let _occupied = occupy_standard_streams()?;
         let (line, theirs) = Endpoint::pair()?;
         let lifeline = match identity.daemon {
@@ -34,19 +35,19 @@ pub(crate) fn fork<R>(
         // What is buffered here would be written by the copy as well.
         flush_streams();
         // What is the parent's alone: the copy drops it, and with it the descriptors.
-        let ours = Cell::new(Some((line, argument)));
+        let ours = Cell::new(Some((line, argument, pipes)));
         let Forked { pid, pidfd } = multiproc_os::fork::fork(|| {
             drop(ours.take());
             run(theirs, identity, lifeline, &settings.changes, body)
         })?;
-        let (line, argument) = ours.take().ok_or(std::io::ErrorKind::NotConnected)?;
+        let (line, argument, pipes) = ours.take().ok_or(std::io::ErrorKind::NotConnected)?;
         let tracked = Tracked::new(pid, &settings.name, pidfd);
         let child = Child { tracked, line, said_hello: true, reaped: Reaped::Here };
         child.tell(argument.as_slice())?;
-        Ok(child)
+        Ok((child, pipes))
     };
     match start() {
-        Ok(child) => Ok(Process::new(settings.name, child)),
+        Ok((child, pipes)) => Ok(Process::new(settings, child, pipes)),
         Err(source) => Err(Kind::Start { name: settings.name, source }.into()),
     }
 }

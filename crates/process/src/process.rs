@@ -1,6 +1,7 @@
+mod pipes;
 mod progress;
 
-use std::io;
+use std::io::{self, PipeReader, PipeWriter};
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::ExitStatus;
@@ -13,7 +14,7 @@ use multiproc_wire::{Endpoint, Message};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::builder::Builder;
+use crate::builder::{Builder, Settings};
 use crate::child;
 use crate::children::{Tracked, let_go, register};
 use crate::error::{Error, Kind};
@@ -23,9 +24,12 @@ use crate::reaper::reap_later;
 use crate::spawn;
 use crate::start_method::StartMethod;
 
+pub(crate) use pipes::Pipes;
+
 /// A function that runs in a child process.
 ///
-/// Dropping it detaches: the process runs on, and is reaped by the library when it ends.
+/// Dropping it detaches: the process runs on, and is reaped by the library when it ends. With
+/// [`kill_on_drop`](Builder::kill_on_drop) it is killed instead.
 ///
 /// # Examples
 ///
@@ -40,7 +44,17 @@ use crate::start_method::StartMethod;
 /// ```
 #[derive(Debug)]
 pub struct Process<R = ()> {
+    /// What the process reads as its standard input, if the builder said
+    /// [`stdin_piped`](Builder::stdin_piped). `join` closes it.
+    pub stdin: Option<PipeWriter>,
+    /// What the process writes as its standard output, if the builder said
+    /// [`stdout_piped`](Builder::stdout_piped).
+    pub stdout: Option<PipeReader>,
+    /// What the process writes as its standard error, if the builder said
+    /// [`stderr_piped`](Builder::stderr_piped).
+    pub stderr: Option<PipeReader>,
     name: String,
+    kill_on_drop: bool,
     child: Child,
     /// No report comes any more.
     line_closed: bool,
@@ -146,15 +160,19 @@ impl Process<()> {
     {
         let settings = Self::builder().start_method(StartMethod::Fork).into_settings();
         let identity = spawn::check(&settings)?;
-        fork::fork(settings, identity, None, |_| child::outcome(function))
+        fork::fork(settings, Pipes::default(), identity, None, |_| child::outcome(function))
     }
 }
 
 impl<R> Process<R> {
-    pub(crate) fn new(name: String, child: Child) -> Self {
+    pub(crate) fn new(settings: Settings, child: Child, pipes: Pipes) -> Self {
         register(&child.tracked);
         Process {
-            name,
+            stdin: pipes.stdin,
+            stdout: pipes.stdout,
+            stderr: pipes.stderr,
+            name: settings.name,
+            kill_on_drop: settings.kill_on_drop,
             child,
             line_closed: false,
             ended: false,
@@ -262,13 +280,16 @@ impl<R> Process<R> {
 impl<R: DeserializeOwned> Process<R> {
     /// Waits until the process has ended, and gives what its function returned.
     ///
-    /// When it returns, the process is gone and reaped.
+    /// When it returns, the process is gone and reaped. The pipe to its standard input is closed
+    /// first, if there is one, as by `std::process::Child::wait`; what it writes to a pipe must be
+    /// read before or by another thread, if it is more than a pipe holds.
     ///
     /// # Errors
     ///
     /// The function panicked, or the process ended in another way before it returned a value: the
     /// error says how.
     pub fn join(mut self) -> Result<R, Error> {
+        drop(self.stdin.take());
         self.wait(Deadline::NEVER)?;
         self.take_outcome()
     }
@@ -359,6 +380,9 @@ impl<R> Drop for Process<R> {
             // It is a child of this process only if this process has adopted it.
             Reaped::ByServer(server) => server.has_ended(),
         };
+        if self.kill_on_drop && !self.ended {
+            let _ended = self.child.tracked.send_signal(SIGKILL);
+        }
         let_go(&self.child.tracked, self.ended);
         if ours && !self.ended {
             reap_later(self.child.tracked.as_fd());

@@ -28,7 +28,7 @@ use crate::fork;
 use crate::fork_server::ForkServer;
 use crate::init::{self, SPAWNED};
 use crate::parent::ParentId;
-use crate::process::{Child, Process, Reaped};
+use crate::process::{Child, Pipes, Process, Reaped};
 use crate::report::Report;
 use crate::start_method::StartMethod;
 
@@ -37,7 +37,7 @@ use crate::start_method::StartMethod;
 const DEEPEST: u32 = 100;
 
 pub(crate) fn spawn<A, R>(
-    settings: Settings,
+    mut settings: Settings,
     function: fn(A) -> R,
     argument: A,
 ) -> Result<Process<R>, Error>
@@ -45,26 +45,27 @@ where
     A: Serialize + DeserializeOwned,
     R: Serialize + DeserializeOwned,
 {
-    let name = &settings.name;
+    let name = settings.name.clone();
     let identity = check(&settings)?;
-    let _occupied =
-        occupy_standard_streams().map_err(|source| Kind::Start { name: name.clone(), source })?;
+    let start_error = |source| Kind::Start { name: name.clone(), source };
+    let _occupied = occupy_standard_streams().map_err(start_error)?;
     let entry = ChildEntry::new(function, child::call::<A, R>)
         .map_err(|source| Kind::Function { name: name.clone(), source })?;
     let argument = encode_move(argument)
         .map_err(|rejected| Kind::Argument { name: name.clone(), source: rejected.error })?
         .into_message();
+    let pipes = Pipes::open(settings.piped, &mut settings.changes).map_err(start_error)?;
     let started = match settings.start_method {
         StartMethod::Fork => {
-            return fork::fork(settings, identity, Some(argument), |line| {
+            return fork::fork(settings, pipes, identity, Some(argument), |line| {
                 child::call(function, line)
             });
         }
         StartMethod::Spawn => start_executed(identity, entry, &settings.changes, &argument),
         _ => start_forked(identity, entry, &settings.changes, &argument),
     };
-    let child = started.map_err(|source| Kind::Start { name: name.clone(), source })?;
-    Ok(Process::new(settings.name, child))
+    let child = started.map_err(start_error)?;
+    Ok(Process::new(settings, child, pipes))
 }
 
 /// Checks what is checked for every method, and says who the child will be.
@@ -128,7 +129,7 @@ fn start_forked(
             failure = io::Error::other("this process keeps changing its namespaces");
             continue;
         }
-        let context = Context::since(&server.snapshot)?;
+        let context = Context::since(&server.snapshot, changes.ignore_interrupt())?;
         let boot = boot(identity.clone(), entry, context, changes)?;
         tell(&line, [&boot, argument])?;
         match hear_hello(&line, &server)? {
