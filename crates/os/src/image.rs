@@ -59,6 +59,20 @@ impl<C: 'static, O: 'static> Entry<C, O> {
         Ok(Entry { function, call })
     }
 
+    /// Pairs a function that takes and gives nothing with `call`.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Entry::new).
+    pub fn plain(function: fn(), call: fn(fn(), C) -> O) -> Result<Self, ForeignFunction> {
+        let image = Image::get();
+        if image.contains(function as usize) && image.contains(call as usize) {
+            Ok(Entry { function, call })
+        } else {
+            Err(ForeignFunction { type_name: type_name::<fn()>() })
+        }
+    }
+
     /// Runs the function.
     pub fn call(&self, context: C) -> O {
         (self.call)(self.function, context)

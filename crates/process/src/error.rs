@@ -193,7 +193,7 @@ impl fmt::Debug for Panic {
 }
 
 /// Says in words how a process ended.
-fn describe(status: ExitStatus) -> String {
+pub(crate) fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exited with code {code}"),
         (None, Some(signal)) => {

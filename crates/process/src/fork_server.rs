@@ -1,5 +1,6 @@
 //! A clean copy of the program, with one thread, that forks off children.
 
+mod preload;
 mod serve;
 
 use std::io;
@@ -11,13 +12,16 @@ use multiproc_os::context;
 use multiproc_os::deadline::Deadline;
 use multiproc_os::exec::{Keep, exec_self};
 use multiproc_os::fork::Forked;
+use multiproc_os::image::ENTRY_SIZE;
 use multiproc_os::pidfd::PidFd;
 use multiproc_os::poll;
 use multiproc_wire::{Endpoint, SharedFd, encode};
 use serde::{Deserialize, Serialize};
 
 use crate::boot::Snapshot;
+use crate::error::describe;
 use crate::init::FORK_SERVER;
+pub use preload::set_forkserver_preload;
 pub(crate) use serve::serve;
 
 /// The server of this process, if one was started.
@@ -39,6 +43,12 @@ pub(crate) struct ForkServer {
 #[derive(Serialize, Deserialize)]
 struct Greeting {
     parent: SharedFd,
+    preload: Option<[u8; ENTRY_SIZE]>,
+}
+
+/// Has the next spawn start a server anew.
+fn forget() {
+    *SERVER.lock().unwrap_or_else(PoisonError::into_inner) = None;
 }
 
 /// To the server: fork, and let the child have this line.
@@ -81,8 +91,12 @@ impl ForkServer {
             namespaces,
             snapshot,
         };
-        server.send(&Greeting { parent })?;
+        let preload = preload::encoded();
+        server.send(&Greeting { parent, preload })?;
         server.expect_hello()?;
+        if preload.is_some() {
+            server.expect_preload()?;
+        }
         Ok(server)
     }
 
@@ -109,6 +123,21 @@ impl ForkServer {
             "its fork server, a copy of this program, {how}: is `multiproc::init();` the first line of \
              main, and reached whatever the arguments are?"
         )))
+    }
+
+    /// What is loaded may take its time.
+    fn expect_preload(&self) -> io::Result<()> {
+        let fds = [self.control.as_fd(), self.pidfd.as_fd()];
+        if let [true, _] = poll::readable(fds, Deadline::NEVER)?
+            && let Ok(Some(result)) = self.control.recv::<Result<(), String>>(Deadline::now())
+        {
+            return result.map_err(|reason| preload::failed(&reason));
+        }
+        // Its socket is closed a moment before its end.
+        let _ended = self.pidfd.wait_end(Deadline::NEVER)?;
+        let status = self.pidfd.reap().ok().flatten();
+        let how = status.map_or("ended".into(), describe);
+        Err(preload::failed(&format!("the server {how} in it")))
     }
 
     /// Tells whether this process has gone to other namespaces since it started the server.

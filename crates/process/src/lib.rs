@@ -26,6 +26,7 @@ pub use builder::Builder;
 pub use children::{ActiveChild, active_children};
 pub use current::{CurrentProcess, cpu_count, current_process};
 pub use error::{Error, Panic};
+pub use fork_server::set_forkserver_preload;
 pub use init::init;
 pub use limit::Limit;
 pub use parent::{ParentProcess, parent_process};

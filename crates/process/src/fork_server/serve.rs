@@ -17,7 +17,7 @@ use multiproc_os::pidfd::PidFd;
 use multiproc_os::reactor::Reactor;
 use multiproc_wire::{Endpoint, encode};
 
-use super::{Greeting, Request};
+use super::{Greeting, Request, preload};
 use crate::child;
 use crate::report::Report;
 
@@ -66,7 +66,7 @@ impl Server {
         // What every child, and every spawn, asks for is found out once.
         image::identity()?;
         std::mem::forget(context::hold_namespaces());
-        let Some(Greeting { parent }) = control.recv(Deadline::NEVER)? else {
+        let Some(Greeting { parent, preload }) = control.recv(Deadline::NEVER)? else {
             return Err(io::ErrorKind::UnexpectedEof.into());
         };
         let reactor = Reactor::new()?;
@@ -75,6 +75,13 @@ impl Server {
         // It is watched until the server ends.
         std::mem::forget(parent);
         control.send(&encode(&())?, Deadline::NEVER)?;
+        if let Some(encoded) = preload {
+            let result = preload::run(&encoded);
+            control.send(&encode(&result)?, Deadline::NEVER)?;
+            if result.is_err() {
+                return Err(io::ErrorKind::Other.into());
+            }
+        }
         Ok(Server {
             control,
             closed: false,
