@@ -1,4 +1,12 @@
 //! The only `fork`.
+//!
+//! The child's pidfd is opened by its number after the fork, and not by `clone3` with `CLONE_PIDFD`:
+//! only libc's own fork runs its handlers, resets the locks of its allocator and its streams, and
+//! registers the copy's thread with it, so that a child of a bare `clone3` could not use libc safely.
+//! The number is the child's until it is reaped. Only a program that ignores `SIGCHLD`, or reaps all
+//! children in a handler, can lose a child that ends before its pidfd is open: that is an error of
+//! the spawn then, or, if the number was given out anew at once, another process is taken for the
+//! child.
 #![allow(unsafe_code, clippy::disallowed_methods)] // fork(2) and _exit(2) stand here alone.
 
 use std::io::{self, Write};
