@@ -132,6 +132,8 @@ fn start_forked(
         let context = Context::since(&server.snapshot, changes.ignore_interrupt())?;
         let boot = boot(identity.clone(), entry, context, changes)?;
         tell(&line, [&boot, argument])?;
+        // The child runs by now. With the descriptors that went there, one is free for its pidfd.
+        drop(boot);
         match hear_hello(&line, &server)? {
             Some((pid, pidfd)) => {
                 let reaped = Reaped::ByServer(server);
