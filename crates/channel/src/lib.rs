@@ -2,12 +2,16 @@
 #![forbid(unsafe_code)]
 #![warn(clippy::unwrap_used, clippy::expect_used)]
 
+#[cfg(feature = "tokio")]
+mod asynchronous;
 mod error;
 pub mod pipe;
 mod queue;
 mod socket;
 mod wait;
 
+#[cfg(feature = "tokio")]
+pub use asynchronous::{QueueStream, ReceiverStream};
 pub use error::{Error, SendError};
 pub use pipe::{Connection, Receiver, Sender, pipe};
 pub use queue::{JoinableQueue, Queue, Task};

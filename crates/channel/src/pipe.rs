@@ -112,11 +112,16 @@ pub struct Receiver<T>(Connection<Nothing, T>);
 
 /// What the other way of a one-way pipe carries.
 #[derive(Debug, Serialize, Deserialize)]
-enum Nothing {}
+pub(crate) enum Nothing {}
 
 impl<S, R> Connection<S, R> {
     fn new(endpoint: Endpoint) -> Self {
         Connection { endpoint, types: PhantomData }
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
     }
 }
 
@@ -352,6 +357,11 @@ impl<T: Serialize + DeserializeOwned> Sender<T> {
 }
 
 impl<T> Sender<T> {
+    #[cfg(feature = "tokio")]
+    pub(crate) fn connection(&self) -> &Connection<T, Nothing> {
+        &self.0
+    }
+
     /// Sends bytes as one message: see [`Connection::send_bytes`].
     ///
     /// # Errors
@@ -418,6 +428,11 @@ impl<T: DeserializeOwned> Receiver<T> {
 }
 
 impl<T> Receiver<T> {
+    #[cfg(feature = "tokio")]
+    pub(crate) fn connection(&self) -> &Connection<Nothing, T> {
+        &self.0
+    }
+
     /// Waits for a message and gives its bytes: see [`Connection::recv_bytes`].
     ///
     /// # Errors

@@ -165,6 +165,26 @@ impl<T> Queue<T> {
         Ok(self.shared.open()?.arm_items())
     }
 
+    /// Readable when there may be room, or the end, of a queue with a bound.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn room_signal(&self) -> Option<BorrowedFd<'_>> {
+        self.shared.signals.room.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Puts a message in if there is room. If not, the signal is readable when there is; of the room for
+    /// handles nothing tells.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn try_put_or_arm(&self, message: &Message) -> Result<Option<()>, Error> {
+        loop {
+            if self.shared.put(message, Deadline::now())? {
+                return Ok(Some(()));
+            }
+            if message.has_fds() || !self.shared.open()?.arm_room() {
+                return Ok(None);
+            }
+        }
+    }
+
     /// Tells whether there is an item or the end.
     pub(crate) fn has_item_or_end(&self) -> Result<bool, Error> {
         Ok(self.shared.open()?.has_item_or_end())

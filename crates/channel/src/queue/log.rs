@@ -190,6 +190,16 @@ impl<'a> Log<'a> {
         there
     }
 
+    /// The same for room, or the end, of a queue with a bound.
+    #[cfg(feature = "tokio")]
+    pub(super) fn arm_room(&self) -> bool {
+        let there = !self.header.is_full() || self.is_closed();
+        if let (false, Some(room)) = (there, &self.signals.room) {
+            room.arm(&self.header.room_polled);
+        }
+        there
+    }
+
     #[inline]
     fn announce_items(&self) {
         self.signals.items.announce(&self.header.items_polled);

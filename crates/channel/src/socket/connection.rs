@@ -71,6 +71,19 @@ impl SocketConnection {
     ///
     /// - [`is_encode`](Error::is_encode): the value does not serialise;
     /// - [`is_closed`](Error::is_closed): the other end is closed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_channel::{Address, Client, Listener};
+    ///
+    /// let listener = Listener::bind(Address::tcp("127.0.0.1:0")?)?;
+    /// let client = Client::connect(listener.address().clone())?;
+    /// let connection = listener.accept()?;
+    /// client.send(&("answer", 42))?;
+    /// assert_eq!(connection.recv::<(String, i32)>()?, ("answer".to_string(), 42));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn send<T: Serialize + ?Sized>(&self, value: &T) -> Result<(), Error> {
         self.send_bytes(self.codec.encode(value)?.bytes())
     }
@@ -81,6 +94,21 @@ impl SocketConnection {
     ///
     /// - [`is_closed`](Error::is_closed): the other end is closed, and all it had sent was read;
     /// - [`is_decode`](Error::is_decode): what came is no such value. It is gone.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_channel::{Address, Client, Listener};
+    ///
+    /// let listener = Listener::bind(Address::tcp("127.0.0.1:0")?)?;
+    /// let client = Client::connect(listener.address().clone())?;
+    /// let connection = listener.accept()?;
+    /// client.send(&1)?;
+    /// drop(client);
+    /// assert_eq!(connection.recv::<i32>()?, 1);
+    /// assert!(connection.recv::<i32>().unwrap_err().is_closed());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn recv<T: DeserializeOwned>(&self) -> Result<T, Error> {
         self.codec.decode(self.recv_bytes()?)
     }
@@ -90,6 +118,21 @@ impl SocketConnection {
     /// # Errors
     ///
     /// As for [`recv`](Self::recv).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_channel::{Address, Client, Listener};
+    ///
+    /// let listener = Listener::bind(Address::tcp("127.0.0.1:0")?)?;
+    /// let client = Client::connect(listener.address().clone())?;
+    /// let connection = listener.accept()?;
+    /// let soon = std::time::Duration::from_millis(1);
+    /// assert_eq!(connection.recv_timeout::<i32>(soon)?, None);
+    /// client.send(&1)?;
+    /// assert_eq!(connection.recv_timeout(soon * 1000)?, Some(1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn recv_timeout<T: DeserializeOwned>(&self, timeout: Duration) -> Result<Option<T>, Error> {
         let bytes = self.recv_bytes_until(Deadline::after(timeout))?;
         bytes.map(|bytes| self.codec.decode(bytes)).transpose()
@@ -139,6 +182,19 @@ impl SocketConnection {
     ///
     /// - [`is_closed`](Error::is_closed): the other end is closed, and all it had sent was read;
     /// - what comes is no message, or longer than it may be.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_channel::{Address, Client, Listener};
+    ///
+    /// let listener = Listener::bind(Address::tcp("127.0.0.1:0")?)?;
+    /// let client = Client::connect(listener.address().clone())?;
+    /// let connection = listener.accept()?;
+    /// client.send_bytes(b"hello")?;
+    /// assert_eq!(connection.recv_bytes()?, b"hello");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn recv_bytes(&self) -> Result<Vec<u8>, Error> {
         match self.recv_bytes_until(Deadline::NEVER)? {
             Some(bytes) => Ok(bytes),
@@ -151,6 +207,19 @@ impl SocketConnection {
     /// # Errors
     ///
     /// As for [`recv_bytes`](Self::recv_bytes).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_channel::{Address, Client, Listener};
+    ///
+    /// let listener = Listener::bind(Address::tcp("127.0.0.1:0")?)?;
+    /// let client = Client::connect(listener.address().clone())?;
+    /// let connection = listener.accept()?;
+    /// let soon = std::time::Duration::from_millis(1);
+    /// assert_eq!(connection.recv_bytes_timeout(soon)?, None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn recv_bytes_timeout(&self, timeout: Duration) -> Result<Option<Vec<u8>>, Error> {
         self.recv_bytes_until(Deadline::after(timeout))
     }
@@ -160,6 +229,21 @@ impl SocketConnection {
     /// # Errors
     ///
     /// The system refuses to wait.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_channel::{Address, Client, Listener};
+    ///
+    /// let listener = Listener::bind(Address::tcp("127.0.0.1:0")?)?;
+    /// let client = Client::connect(listener.address().clone())?;
+    /// let connection = listener.accept()?;
+    /// let soon = std::time::Duration::from_millis(1);
+    /// assert!(!connection.poll(soon)?);
+    /// client.send_bytes(b"hello")?;
+    /// assert!(connection.poll(soon * 1000)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn poll(&self, timeout: Duration) -> Result<bool, Error> {
         let deadline = Deadline::after(timeout);
         Ok(multiproc_os::poll::readable([self.as_fd()], deadline)?[0])
@@ -170,10 +254,32 @@ impl SocketConnection {
     /// # Errors
     ///
     /// The system does not tell.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_channel::{Address, Client, Listener};
+    ///
+    /// let listener = Listener::bind(Address::tcp("127.0.0.1:0")?)?;
+    /// let client = Client::connect(listener.address().clone())?;
+    /// let connection = listener.accept()?;
+    /// assert_eq!(connection.peer_credentials()?, None);
+    ///
+    /// let listener = Listener::bind(Address::abstract_name(format!("who-{}", std::process::id())))?;
+    /// let client = Client::connect(listener.address().clone())?;
+    /// let peer = client.peer_credentials()?.unwrap();
+    /// assert_eq!(peer.pid, std::process::id());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn peer_credentials(&self) -> Result<Option<Credentials>, Error> {
         let Stream::Local(stream) = &self.stream else { return Ok(None) };
         let (pid, uid, gid) = peer::credentials(stream)?;
         Ok(Some(Credentials { pid, uid, gid }))
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(crate) fn decode<T: DeserializeOwned>(&self, bytes: Vec<u8>) -> Result<T, Error> {
+        self.codec.decode(bytes)
     }
 
     fn recv_bytes_until(&self, deadline: Deadline) -> Result<Option<Vec<u8>>, Error> {
