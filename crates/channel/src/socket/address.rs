@@ -30,11 +30,27 @@ pub enum Address {
 
 impl Address {
     /// The address of a socket file.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_channel::Address;
+    ///
+    /// assert_eq!(Address::path("/run/example.sock").to_string(), "/run/example.sock");
+    /// ```
     pub fn path(path: impl AsRef<Path>) -> Self {
         Address::Path(path.as_ref().to_owned())
     }
 
     /// An address without a file.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_channel::Address;
+    ///
+    /// assert_eq!(Address::abstract_name("example").to_string(), "@example");
+    /// ```
     pub fn abstract_name(name: impl AsRef<[u8]>) -> Self {
         Address::Abstract(name.as_ref().to_owned())
     }
@@ -44,6 +60,16 @@ impl Address {
     /// # Errors
     ///
     /// The name does not resolve.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_channel::Address;
+    ///
+    /// let address = Address::tcp("127.0.0.1:6000")?;
+    /// assert_eq!(address.to_string(), "127.0.0.1:6000");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn tcp(address: impl ToSocketAddrs) -> io::Result<Self> {
         let first = address.to_socket_addrs()?.next();
         let none = || io::Error::new(io::ErrorKind::NotFound, "the name resolves to no address");

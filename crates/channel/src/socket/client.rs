@@ -41,11 +41,31 @@ impl Client {
     /// # Errors
     ///
     /// Nobody listens there.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_channel::{Address, Client, Listener};
+    ///
+    /// let listener = Listener::bind(Address::tcp("127.0.0.1:0")?)?;
+    /// let client = Client::connect(listener.address().clone())?;
+    /// client.send(&1)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn connect(address: impl Into<Address>) -> Result<SocketConnection, Error> {
         Self::builder().connect(address)
     }
 
     /// Sets how to connect: with a key, say.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_channel::{Address, Client};
+    ///
+    /// let nobody = Client::builder().authkey("secret").connect(Address::abstract_name("nobody"));
+    /// assert!(nobody.is_err());
+    /// ```
     pub fn builder() -> SocketOptions {
         SocketOptions::new()
     }

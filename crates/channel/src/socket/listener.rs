@@ -79,11 +79,34 @@ impl Listener {
     /// # Errors
     ///
     /// Somebody listens there already, or nobody may.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_channel::{Address, Client, Listener};
+    ///
+    /// let listener = Listener::bind(Address::tcp("127.0.0.1:0")?)?;
+    /// let client = Client::connect(listener.address().clone())?;
+    /// client.send(&1)?;
+    /// assert_eq!(listener.accept()?.recv::<i32>()?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn bind(address: impl Into<Address>) -> Result<Self, Error> {
         Self::builder().bind(address)
     }
 
     /// Sets how to listen: with a key, say.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_channel::{Address, Client, Listener};
+    ///
+    /// let listener = Listener::builder().authkey("secret").bind(Address::tcp("127.0.0.1:0")?)?;
+    /// assert!(listener.address().to_string().starts_with("127.0.0.1:"));
+    /// # let _ = Client::builder();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn builder() -> SocketOptions {
         SocketOptions::new()
     }
@@ -95,6 +118,19 @@ impl Listener {
     /// - [`is_authentication`](Error::is_authentication) and [`is_timeout`](Error::is_timeout): somebody
     ///   has connected and not proved the key, or not in time. The next call takes the next one;
     /// - the process has no descriptor left.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_channel::{Address, Client, Listener};
+    ///
+    /// let listener = Listener::bind(Address::tcp("127.0.0.1:0")?)?;
+    /// let client = Client::connect(listener.address().clone())?;
+    /// let connection = listener.accept()?;
+    /// connection.send("welcome")?;
+    /// assert_eq!(client.recv::<String>()?, "welcome");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn accept(&self) -> Result<SocketConnection, Error> {
         match self.accept_until(Deadline::NEVER)? {
             Some(connection) => Ok(connection),
@@ -107,16 +143,53 @@ impl Listener {
     /// # Errors
     ///
     /// As for [`accept`](Self::accept).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_channel::{Address, Client, Listener};
+    ///
+    /// # let _ = Client::builder();
+    /// let listener = Listener::bind(Address::tcp("127.0.0.1:0")?)?;
+    /// let soon = std::time::Duration::from_millis(1);
+    /// assert!(listener.accept_timeout(soon)?.is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn accept_timeout(&self, timeout: Duration) -> Result<Option<SocketConnection>, Error> {
         self.accept_until(Deadline::after(timeout))
     }
 
     /// Accepts again and again, without an end.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_channel::{Address, Client, Listener};
+    ///
+    /// let listener = Listener::bind(Address::tcp("127.0.0.1:0")?)?;
+    /// let client = Client::connect(listener.address().clone())?;
+    /// client.send(&1)?;
+    /// for connection in listener.incoming().take(1) {
+    ///     assert_eq!(connection?.recv::<i32>()?, 1);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn incoming(&self) -> impl Iterator<Item = Result<SocketConnection, Error>> + '_ {
         std::iter::repeat_with(|| self.accept())
     }
 
     /// Where it listens: with the port that the system has chosen.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_channel::{Address, Client, Listener};
+    ///
+    /// # let _ = Client::builder();
+    /// let listener = Listener::bind(Address::tcp("127.0.0.1:0")?)?;
+    /// assert!(!listener.address().to_string().ends_with(":0"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn address(&self) -> &Address {
         &self.address
     }

@@ -32,6 +32,14 @@ pub struct SocketOptions {
 
 impl SocketOptions {
     /// No key, and the defaults of all others.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_channel::SocketOptions;
+    ///
+    /// let options = SocketOptions::new(); // no key, SHA-256, postcard, 10 s
+    /// ```
     pub fn new() -> Self {
         SocketOptions {
             authkey: None,
@@ -44,6 +52,15 @@ impl SocketOptions {
 
     /// The key that both ends prove to know. Without one, the other end must have none, and whoever can
     /// connect may.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_channel::SocketOptions;
+    ///
+    /// let options = SocketOptions::new().authkey("secret");
+    /// assert!(!format!("{options:?}").contains("secret"));
+    /// ```
     #[must_use]
     pub fn authkey(mut self, key: impl Into<Vec<u8>>) -> Self {
         self.authkey = Some(key.into());
@@ -52,6 +69,14 @@ impl SocketOptions {
 
     /// The weakest digest that is good enough, for this end and for the other. For Python up to 3.11 it
     /// must be [`Digest::Md5`]. The default is [`Digest::Sha256`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_channel::{Digest, SocketOptions};
+    ///
+    /// let for_older_pythons = SocketOptions::new().authkey("secret").digest(Digest::Md5);
+    /// ```
     #[must_use]
     pub fn digest(mut self, weakest: Digest) -> Self {
         self.digest = weakest;
@@ -59,6 +84,14 @@ impl SocketOptions {
     }
 
     /// How values become bytes. The default is [`Codec::Postcard`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_channel::{Codec, SocketOptions};
+    ///
+    /// let options = SocketOptions::new().codec(Codec::Postcard);
+    /// ```
     #[must_use]
     pub fn codec(mut self, codec: Codec) -> Self {
         self.codec = codec;
@@ -67,6 +100,19 @@ impl SocketOptions {
 
     /// The longest message that is received, in bytes. The default is no limit; memory is taken as
     /// bytes come, whatever length was announced.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_channel::{Address, SocketOptions};
+    ///
+    /// let options = SocketOptions::new().max_message_len(1024);
+    /// let listener = options.bind(Address::tcp("127.0.0.1:0")?)?;
+    /// let client = options.connect(listener.address().clone())?;
+    /// client.send_bytes(&[0; 2048])?;
+    /// assert!(listener.accept()?.recv_bytes().is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn max_message_len(mut self, bytes: usize) -> Self {
         self.longest = bytes;
@@ -75,6 +121,14 @@ impl SocketOptions {
 
     /// How long the other end may take to prove its key, and a TCP connection to come about. The default
     /// is 10 s.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_channel::SocketOptions;
+    ///
+    /// let options = SocketOptions::new().timeout(std::time::Duration::from_secs(1));
+    /// ```
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -107,6 +161,16 @@ impl SocketOptions {
     /// - nobody listens there;
     /// - [`is_authentication`](Error::is_authentication): the key is another, or one end has none;
     /// - [`is_timeout`](Error::is_timeout): the other end took too long.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_channel::{Address, SocketOptions};
+    ///
+    /// let options = SocketOptions::new().authkey("secret");
+    /// let error = options.connect(Address::abstract_name("nobody listens here")).unwrap_err();
+    /// assert!(!error.is_authentication());
+    /// ```
     pub fn connect(&self, address: impl Into<Address>) -> Result<SocketConnection, Error> {
         client::connect(self, &address.into())
     }
