@@ -19,7 +19,8 @@ pub(super) type Preload = Entry<(), ()>;
 /// there for every child, and shared until a child writes to it.
 ///
 /// A server that runs already is replaced at the next spawn, which waits until the function has
-/// returned. It is for the children of this process, not for those that they start in their turn.
+/// returned. Until the old one has ended, after its last child, a thread of this process waits for it,
+/// and [`StartMethod::Fork`](crate::StartMethod::Fork) is refused. It is for the children of this process, not for those that they start in their turn.
 ///
 /// The server has no standard streams, ignores `SIGINT`, and must stay single-threaded: threads that the
 /// function starts must have ended when it returns.
