@@ -4,7 +4,8 @@ use multiproc::{
     Address, Array, Barrier, BoundedSemaphore, Client, Condition, Connection, Event, Fd,
     JoinableQueue, Listener, Lock, LockGuard, Pool, Process, Queue, RLock, Receiver, RwLock,
     Semaphore, Sender, ShareableList, Shared, SharedMemory, ShmArc, ShmBox, SocketConnection,
-    StartMethod, Value, cpu_count, current_process, init_before_main, pipe, set_start_method, wait,
+    StartMethod, Value, active_children, cpu_count, current_process, init_before_main,
+    parent_process, pipe, set_forkserver_preload, set_start_method, wait,
 };
 
 init_before_main!();
@@ -17,6 +18,9 @@ fn process() {
     assert_eq!(process.join().unwrap(), "child");
     assert!(cpu_count() > 0);
     set_start_method(StartMethod::ForkServer);
+    assert!(active_children().is_ok());
+    assert!(parent_process().unwrap().is_none());
+    set_forkserver_preload(|| ()).unwrap();
 }
 
 #[test]

@@ -157,7 +157,8 @@ pub use multiproc_channel::{
 };
 pub use multiproc_pool::Pool;
 pub use multiproc_process::{
-    Process, StartMethod, cpu_count, current_process, init, init_before_main, set_start_method,
+    Process, StartMethod, active_children, cpu_count, current_process, init, init_before_main,
+    parent_process, set_forkserver_preload, set_start_method,
 };
 pub use multiproc_shm::{Array, ShareableList, Shared, SharedMemory, ShmArc, ShmBox, Value};
 pub use multiproc_sync::{
