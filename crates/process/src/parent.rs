@@ -1,5 +1,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::Duration;
 
 use multiproc_os::deadline::Deadline;
@@ -102,8 +104,16 @@ pub(crate) struct ParentId {
 
 impl ParentId {
     pub(crate) fn of_this() -> io::Result<Self> {
+        // Of which process the other is: a fork copies both.
+        static PID: AtomicU32 = AtomicU32::new(0);
+        static BIRTH: AtomicU64 = AtomicU64::new(0);
+
         let pid = std::process::id();
-        Ok(ParentId { pid, birth: birth(pid)? })
+        if PID.load(Acquire) != pid {
+            BIRTH.store(birth(pid)?, Relaxed);
+            PID.store(pid, Release);
+        }
+        Ok(ParentId { pid, birth: BIRTH.load(Relaxed) })
     }
 }
 
