@@ -110,6 +110,8 @@ impl State {
 /// A lock that was taken.
 #[derive(Clone, Copy)]
 pub(crate) struct Held {
+    /// Its state just then: to load it again right after the exchange costs 1.5 ns.
+    state: State,
     /// The process; whether it is the thread's first lock; whether a panic was under way, which says
     /// nothing of what the lock guards. In one number: where a guard is moved, the processor would
     /// stall if more was read at once than was written.
@@ -121,17 +123,17 @@ impl Held {
     const ALONE: u64 = 1 << 33;
 
     #[inline]
-    fn new(thread: Thread, room: Room) -> Self {
+    fn new(state: State, thread: Thread, room: Room) -> Self {
         let panicking = if panicking() { Self::PANICKING } else { 0 };
         let alone = if room.is_alone() { Self::ALONE } else { 0 };
-        Held { context: u64::from(thread.generation()) | panicking | alone }
+        Held { state, context: u64::from(thread.generation()) | panicking | alone }
     }
 
     /// Of a lock that the thread holds already.
     #[inline]
-    fn again(thread: Thread) -> Self {
+    fn again(state: State, thread: Thread) -> Self {
         let panicking = if panicking() { Self::PANICKING } else { 0 };
-        Held { context: u64::from(thread.generation()) | panicking }
+        Held { state, context: u64::from(thread.generation()) | panicking }
     }
 
     /// Tells whether a panic has started since it was taken.
@@ -216,14 +218,16 @@ impl RawLock {
         // SAFETY: the caller keeps the lock mapped.
         unsafe { thread.announce(&self.links) };
         let seen = self.load();
-        if seen.word() != 0 || !self.replace(seen, seen.taken_by(thread.id())) {
+        let mut state = seen.taken_by(thread.id());
+        if seen.word() != 0 || !self.replace(seen, state) {
             self.lock_contended(thread, wait)?;
+            state = self.load();
         }
         // SAFETY: it was free, so that it is in no list of a living thread, and it was announced. The
         // caller keeps it mapped.
         let lost = unsafe { thread.link(&self.links, room) };
         thread.conclude();
-        let held = Held::new(thread, room);
+        let held = Held::new(state, thread, room);
         if lost {
             return Err(self.give_up(held));
         }
@@ -236,9 +240,9 @@ impl RawLock {
     /// # Safety
     ///
     /// The lock is mapped where it was when this thread, or its parent's, took it.
-    #[inline(always)] // As for `lock`.
+    #[inline]
     pub(crate) unsafe fn unlock(&self, held: Held) {
-        let context = held.context;
+        let Held { state, context } = held;
         let Some(thread) = Thread::still(context as u32) else { return };
         if held.has_panicked() {
             self.poison();
@@ -248,10 +252,9 @@ impl RawLock {
             thread.announce(&self.links);
             thread.unlink(&self.links, context & Held::ALONE != 0);
         }
-        let state = self.load();
         if state.has(WAITERS) || !self.replace(state, State::new(0, state.turn())) {
             // Of a lock that is held, the turn stays.
-            self.unlock_contended(state.turn());
+            self.unlock_contended(self.load().turn());
         }
         thread.conclude();
     }
@@ -435,7 +438,8 @@ impl RawLock {
     #[inline]
     pub(crate) fn held_again(&self) -> Option<Held> {
         let thread = Thread::current().ok()?;
-        (self.load().owner() == thread.id()).then(|| Held::again(thread))
+        let state = self.load();
+        (state.owner() == thread.id()).then(|| Held::again(state, thread))
     }
 
     /// The word and its value, for a sleeper that is to be woken when the lock is released or its

@@ -262,7 +262,7 @@ impl<'a> Hold<'a> {
 }
 
 impl Drop for Hold<'_> {
-    #[inline(always)]
+    #[inline]
     fn drop(&mut self) {
         // SAFETY: it was locked by this thread, which the guard has not left, and is mapped.
         unsafe { self.lock.unlock(self.held) };
