@@ -1,16 +1,17 @@
 //! What the tests of this crate share: a harness with one thread, a watchdog, a look into `/proc`.
 #![allow(dead_code)] // Each test takes what it needs.
-#![allow(unsafe_code)] // alarm(2), and pidfds of threads.
+#![allow(unsafe_code)] // Pidfds of threads, variables.
 
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::panic;
-use std::time::Instant;
 
 use multiproc_os::deadline::Deadline;
 use multiproc_os::pidfd::PidFd;
 use multiproc_os::poll;
 use multiproc_process::{Process, StartMethod};
 use rustix::process::{Resource, Rlimit, setrlimit};
+
+pub(crate) use multiproc_harness::{eventually, run, watchdog};
 
 pub(crate) const METHODS: [StartMethod; 3] =
     [StartMethod::ForkServer, StartMethod::Spawn, StartMethod::Fork];
@@ -41,62 +42,6 @@ pub(crate) fn set_variable(name: &str, value: Option<&str>) {
             Some(value) => std::env::set_var(name, value),
             None => std::env::remove_var(name),
         }
-    }
-}
-
-/// A test that takes longer hangs.
-const WATCHDOG_SECONDS: u32 = 60;
-
-/// Runs the tests one after the other in the one thread that there is, since `Fork` refuses a
-/// process with threads. Takes the part of libtest's command line that people use.
-pub(crate) fn run(tests: &[(&str, fn())]) {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let filters: Vec<&str> =
-        arguments.iter().map(String::as_str).filter(|word| !word.starts_with('-')).collect();
-    let chosen = tests
-        .iter()
-        .filter(|(name, _)| filters.is_empty() || filters.iter().any(|word| name.contains(word)));
-    if arguments.iter().any(|word| word == "--list") {
-        chosen.for_each(|(name, _)| println!("{name}: test"));
-        return;
-    }
-    let start = Instant::now();
-    let (mut passed, mut failed) = (0, 0);
-    for (name, test) in chosen {
-        watchdog();
-        // Nothing is left in the buffer for a forked copy to write again.
-        println!("test {name} ...");
-        match panic::catch_unwind(test) {
-            Ok(()) => passed += 1,
-            Err(_) => {
-                println!("test {name} ... FAILED");
-                failed += 1;
-            }
-        }
-    }
-    let (result, rest) = (if failed == 0 { "ok" } else { "FAILED" }, tests.len() - passed - failed);
-    println!(
-        "\ntest result: {result}. {passed} passed; {failed} failed; 0 ignored; 0 measured; {rest} \
-         filtered out; finished in {:.2}s\n",
-        start.elapsed().as_secs_f64()
-    );
-    if failed > 0 {
-        std::process::exit(101);
-    }
-}
-
-/// Has the kernel end this process by `SIGALRM` if the test hangs. A thread could not: see [`run`].
-pub(crate) fn watchdog() {
-    // SAFETY: starts a timer of this process.
-    unsafe { libc::alarm(WATCHDOG_SECONDS) };
-}
-
-/// Waits for something that has no event. The watchdog sees to it that this ends.
-pub(crate) fn eventually(what: &str, condition: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed().as_secs() < 20, "{what} does not come about");
-        std::thread::yield_now();
     }
 }
 
