@@ -79,8 +79,7 @@ c.send((1, [2.5, b'bytes', None]))
         assert!(connection.recv_bytes().unwrap() == vec![b'x'; 3_000_000]);
         assert_eq!(connection.recv::<Order>().unwrap(), order());
         connection.send(&order()).unwrap();
-        let (one, (half, bytes, none)): (u8, (f64, serde_bytes, Option<u8>)) =
-            connection.recv().unwrap();
+        let (one, (half, bytes, none)): (u8, (f64, Bytes, Option<u8>)) = connection.recv().unwrap();
         assert_eq!((one, half, bytes.0, none), (1, 2.5, b"bytes".to_vec(), None));
         assert!(child.wait().unwrap().success());
         assert!(connection.recv_bytes().unwrap_err().is_closed());
@@ -89,22 +88,21 @@ c.send((1, [2.5, b'bytes', None]))
 
 /// Bytes, which serde would otherwise read as a sequence.
 #[derive(Debug, PartialEq)]
-#[allow(non_camel_case_types)]
-struct serde_bytes(Vec<u8>);
+struct Bytes(Vec<u8>);
 
-impl<'de> Deserialize<'de> for serde_bytes {
+impl<'de> Deserialize<'de> for Bytes {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Bytes;
-        impl serde::de::Visitor<'_> for Bytes {
-            type Value = serde_bytes;
+        struct Visitor;
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = Bytes;
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("bytes")
             }
-            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<serde_bytes, E> {
-                Ok(serde_bytes(bytes.to_vec()))
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Bytes, E> {
+                Ok(Bytes(bytes.to_vec()))
             }
         }
-        deserializer.deserialize_bytes(Bytes)
+        deserializer.deserialize_bytes(Visitor)
     }
 }
 
