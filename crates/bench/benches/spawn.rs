@@ -30,7 +30,7 @@ fn spawn(c: &mut Criterion) {
 
 fn raw_fork() {
     // SAFETY: the process has one thread, and the copy ends at once.
-    #[allow(clippy::disallowed_methods)]
+    #[allow(clippy::disallowed_methods)] // The limit that all else is measured against.
     unsafe {
         match libc::fork() {
             0 => libc::_exit(0),
