@@ -1,5 +1,5 @@
 //! What the tests of this crate share: a harness with one thread, a watchdog, a look into `/proc`.
-#![allow(dead_code)] // Each test takes what it needs.
+#![allow(dead_code, unused_imports)] // Each test takes what it needs.
 #![allow(unsafe_code)] // Pidfds of threads, variables.
 
 use std::os::fd::{FromRawFd, OwnedFd};
