@@ -95,8 +95,8 @@ fn filled(mut slice: ShmBox<[u8]>) -> ShmBox<[u8]> {
 fn increment(c: &mut Criterion) {
     let mut group = c.benchmark_group("increment a shared number");
     let memory = SharedMemory::new(8).unwrap();
-    // SAFETY: it is within the memory, aligned, and used atomically by all.
     #[allow(unsafe_code)] // A number of the memory's own, to compare with.
+    // SAFETY: it is within the memory, aligned, and used atomically by all.
     let atomic = unsafe { AtomicU64::from_ptr(memory.as_ptr().cast()) };
     group.bench_function("AtomicU64, no lock", |b| {
         b.iter(|| black_box(atomic).fetch_add(1, Ordering::Relaxed));

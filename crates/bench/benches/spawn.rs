@@ -29,8 +29,8 @@ fn spawn(c: &mut Criterion) {
 }
 
 fn raw_fork() {
-    // SAFETY: the process has one thread, and the copy ends at once.
     #[allow(clippy::disallowed_methods)] // The limit that all else is measured against.
+    // SAFETY: the process has one thread, and the copy ends at once.
     unsafe {
         match libc::fork() {
             0 => libc::_exit(0),
