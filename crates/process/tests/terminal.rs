@@ -95,13 +95,16 @@ fn an_interrupt_ends_all() {
         command.env(PART, "1").stdin(program.try_clone().unwrap());
         command.stdout(program.try_clone().unwrap()).stderr(program);
         let attach = || {
+            // What was started in the background ignores it.
+            // SAFETY: sets the disposition of this process.
+            unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
             // SAFETY: makes the standard input the terminal of a new session.
             match unsafe { libc::setsid() != -1 && libc::ioctl(0, libc::TIOCSCTTY, 0) != -1 } {
                 true => Ok(()),
                 false => Err(std::io::Error::last_os_error()),
             }
         };
-        // SAFETY: makes two system calls and allocates nothing.
+        // SAFETY: makes three system calls and allocates nothing.
         unsafe { command.pre_exec(attach) };
         let mut shell = command.spawn().unwrap();
         // It has descriptors of the terminal.
