@@ -1,12 +1,20 @@
 //! A process that runs instruction by instruction.
 #![allow(unsafe_code)] // ptrace(2), waitpid(2), kill(2)
 
+mod way;
+
+#[cfg(target_arch = "x86_64")]
+use std::mem::offset_of;
+use std::ops::Range;
 use std::ptr;
 use std::time::Instant;
 
 use multiproc_os::fork::fork;
 
 use crate::{end_with_parent, is_asleep};
+use way::Stop;
+
+pub use way::{Moment, Way};
 
 /// A forked process that has stopped itself just before what it is to do.
 pub struct Traced {
@@ -35,28 +43,30 @@ impl Traced {
         traced
     }
 
-    /// Has it do so many instructions, and kills it. Tells how many there were if it came to the end.
-    /// Calls `help` whenever it sleeps.
-    pub fn run(self, instructions: u64, help: impl FnMut()) -> Option<u64> {
-        let length = self.step(instructions, help);
+    /// Has it run until this moment, and kills it. Tells how many instructions there were if it came to
+    /// the end. Calls `help` whenever it sleeps.
+    pub fn run<'a>(self, until: impl Into<Moment<'a>>, help: impl FnMut()) -> Option<u64> {
+        let length = self.go(until.into(), help);
         self.kill();
         length
     }
 
-    /// Has it do so many instructions and then, when something has happened meanwhile, all others at full
-    /// speed. Tells how many there were if it came to the end before.
+    /// Has it run until this moment and then, when something has happened meanwhile, on at full speed.
+    /// Tells how many instructions there were if it came to the end before.
     ///
     /// If it sleeps before, the thing happens then. `meanwhile` tells whether it has happened; if not,
     /// it is called again when the process sleeps.
-    pub fn run_on(self, instructions: u64, mut meanwhile: impl FnMut() -> bool) -> Option<u64> {
+    pub fn run_on<'a>(
+        self,
+        until: impl Into<Moment<'a>>,
+        mut meanwhile: impl FnMut() -> bool,
+    ) -> Option<u64> {
         let mut happened = false;
-        let length = self.step(instructions, || happened = happened || meanwhile());
+        let length = self.go(until.into(), || happened = happened || meanwhile());
         if length.is_none() {
             happened = happened || meanwhile();
             let start = Instant::now();
-            // SAFETY: it is stopped, and a child of this thread.
-            let resumed = unsafe { libc::ptrace(libc::PTRACE_CONT, self.pid, 0, 0) };
-            assert_eq!(resumed, 0);
+            self.resume(libc::PTRACE_CONT);
             loop {
                 match self.wait() {
                     Some(signal) => break assert_eq!(signal, libc::SIGSTOP),
@@ -71,29 +81,87 @@ impl Traced {
         length
     }
 
-    /// Has it do so many instructions. Tells how many there were if it came to the end.
-    fn step(&self, instructions: u64, mut help: impl FnMut()) -> Option<u64> {
-        let mut done = 0;
-        while done < instructions {
-            // SAFETY: it is stopped, and a child of this thread.
-            let stepped = unsafe {
-                libc::ptrace(libc::PTRACE_SINGLESTEP, self.pid, ptr::null_mut::<()>(), 0)
-            };
-            assert_eq!(stepped, 0);
-            done += 1;
-            let signal = loop {
-                match self.wait() {
-                    Some(signal) => break signal,
-                    None if is_asleep(self.pid.cast_unsigned()) => help(),
-                    None => {}
-                }
-            };
+    /// Has it run until this moment. Tells how many instructions there were if it came to the end.
+    fn go(&self, until: Moment<'_>, mut help: impl FnMut()) -> Option<u64> {
+        let Moment { instructions, way } = until;
+        let Some(way) = way.filter(|_| HAS_BREAKPOINTS) else {
+            return self.step(0..instructions, help, || ());
+        };
+        if !way.is_known() {
+            let mut addresses = Vec::new();
+            let length = self.step(0..instructions, help, || addresses.push(self.address()));
+            way.remember(&addresses);
+            return length;
+        }
+        let skipped = match way.stop_before(instructions) {
+            Some(stop) => self.skip_to(stop, &mut help).then_some(stop.done),
+            None => Some(0),
+        };
+        let length = match skipped {
+            Some(done) => self.step(done..instructions, help, || ()),
+            None => Some(instructions),
+        };
+        way.compare(instructions, length.is_none().then(|| self.address()));
+        length
+    }
+
+    /// Has it do these instructions, and calls `before` ahead of each. Tells how many there
+    /// were if it came to the end.
+    fn step(
+        &self,
+        instructions: Range<u64>,
+        mut help: impl FnMut(),
+        mut before: impl FnMut(),
+    ) -> Option<u64> {
+        for done in instructions {
+            before();
+            self.resume(libc::PTRACE_SINGLESTEP);
+            let signal = self.wait_or(&mut help);
             if signal == libc::SIGSTOP {
-                return Some(done);
+                return Some(done + 1);
             }
             assert_eq!(signal, libc::SIGTRAP);
         }
         None
+    }
+
+    /// Has it run at full speed until it comes to a place. `false` if it came to the end before.
+    fn skip_to(&self, stop: Stop, help: &mut impl FnMut()) -> bool {
+        for time in 1..=stop.times {
+            let code = self.break_at(stop.address);
+            self.resume(libc::PTRACE_CONT);
+            let signal = self.wait_or(help);
+            self.write(stop.address, code);
+            if signal == libc::SIGSTOP {
+                return false;
+            }
+            assert_eq!(signal, libc::SIGTRAP);
+            self.go_back_to(stop.address);
+            if time < stop.times {
+                self.resume(libc::PTRACE_SINGLESTEP);
+                if self.wait_or(help) == libc::SIGSTOP {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Waits for it to stop, and calls `help` whenever it sleeps. Tells by which signal it did.
+    fn wait_or(&self, help: &mut impl FnMut()) -> libc::c_int {
+        loop {
+            match self.wait() {
+                Some(signal) => return signal,
+                None if is_asleep(self.pid.cast_unsigned()) => help(),
+                None => {}
+            }
+        }
+    }
+
+    fn resume(&self, how: libc::c_uint) {
+        // SAFETY: it is stopped, and a child of this thread.
+        let resumed = unsafe { libc::ptrace(how, self.pid, ptr::null_mut::<()>(), 0) };
+        assert_eq!(resumed, 0);
     }
 
     fn kill(self) {
@@ -138,4 +206,62 @@ impl Traced {
         assert!(libc::WIFSTOPPED(status), "it ended with status {status:#x}");
         Some(libc::WSTOPSIG(status))
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+const HAS_BREAKPOINTS: bool = true;
+
+/// What depends on the machine.
+#[cfg(target_arch = "x86_64")]
+impl Traced {
+    const ADDRESS: usize = offset_of!(libc::user_regs_struct, rip);
+    /// The instruction that traps.
+    const INT3: i64 = 0xcc;
+
+    /// Of the instruction that comes next.
+    fn address(&self) -> usize {
+        // SAFETY: it is stopped, and a child of this thread; the registers come first in its `user`.
+        unsafe { libc::ptrace(libc::PTRACE_PEEKUSER, self.pid, Self::ADDRESS, 0) as usize }
+    }
+
+    /// After it has run into a breakpoint there.
+    fn go_back_to(&self, address: usize) {
+        assert_eq!(self.address(), address + 1, "it has trapped elsewhere");
+        // SAFETY: as in `address`.
+        let set = unsafe { libc::ptrace(libc::PTRACE_POKEUSER, self.pid, Self::ADDRESS, address) };
+        assert_eq!(set, 0);
+    }
+
+    /// Sets a breakpoint in its own copy of the code. Gives what to [`write`](Self::write) there afterwards.
+    fn break_at(&self, address: usize) -> i64 {
+        // SAFETY: it is stopped, and a child of this thread, in which an instruction is there.
+        let code = unsafe { libc::ptrace(libc::PTRACE_PEEKTEXT, self.pid, address, 0) };
+        self.write(address, code & !0xff | Self::INT3);
+        code
+    }
+
+    fn write(&self, address: usize, code: i64) {
+        // SAFETY: as in `break_at`; the code is what was there, but for an instruction that traps.
+        let written = unsafe { libc::ptrace(libc::PTRACE_POKETEXT, self.pid, address, code) };
+        assert_eq!(written, 0);
+    }
+}
+
+/// Elsewhere, it goes by single steps.
+#[cfg(not(target_arch = "x86_64"))]
+const HAS_BREAKPOINTS: bool = false;
+
+#[cfg(not(target_arch = "x86_64"))]
+impl Traced {
+    fn address(&self) -> usize {
+        0
+    }
+
+    fn go_back_to(&self, _address: usize) {}
+
+    fn break_at(&self, _address: usize) -> i64 {
+        0
+    }
+
+    fn write(&self, _address: usize, _code: i64) {}
 }

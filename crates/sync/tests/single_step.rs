@@ -10,7 +10,7 @@
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, SystemTime};
 
-use multiproc_harness::trace::Traced;
+use multiproc_harness::trace::{Moment, Traced, Way};
 use multiproc_harness::{Child, eventually, is_asleep, watchdog};
 use multiproc_sync::{
     Barrier, BoundedSemaphore, Condition, Event, Lock, LockError, RLock, RwLock, Semaphore,
@@ -77,27 +77,33 @@ fn main() {
     ]);
 }
 
-/// Tells a story with one death after the other. It is given how many instructions the victim lives,
-/// and tells how many there were if the victim came to the end.
-fn everywhere(live: impl Fn(u64) -> Option<u64>) {
+/// Tells a story with one death after the other. It is given when the victim dies, and tells how many
+/// instructions there were if the victim came to the end.
+fn everywhere(live: impl Fn(Moment<'_>) -> Option<u64>) {
     // What is found out once for each process is found out before all forks.
     assert!(!Event::new().unwrap().wait_timeout(Duration::from_millis(1)));
-    let length = live(u64::MAX).expect("the victim does not end");
+    let way = Way::default();
+    let length = live(way.to_the_end()).expect("the victim does not end");
     let whole = std::env::args().any(|word| word == "--ignored");
     let stride = if whole { 1 } else { (length / samples(length)).max(1) };
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().subsec_nanos();
-    let mut deaths = 0;
+    let (mut deaths, mut strayed) = (0, 0);
     for after in (u64::from(now) % stride..length).step_by(stride as usize) {
         watchdog();
-        live(after);
+        live(way.after(after));
         deaths += 1;
+        if way.was_strayed_from() {
+            // Where it matters how fast it runs.
+            live(after.into());
+            strayed += 1;
+        }
     }
-    println!("{deaths} deaths in {length} instructions");
+    println!("{deaths} deaths in {length} instructions, {strayed} of them by single steps alone");
     assert!(deaths >= samples(length), "{deaths} deaths prove little");
 }
 
 /// Runs to the end, or dies before, without anybody's help.
-fn alone(before: impl FnOnce(), act: impl FnOnce(), after: u64) -> Option<u64> {
+fn alone(before: impl FnOnce(), act: impl FnOnce(), after: Moment<'_>) -> Option<u64> {
     start(before, act).run(after, || panic!("the victim sleeps"))
 }
 
@@ -834,7 +840,7 @@ fn event_wait_whose_time_is_over() {
 }
 
 /// Runs it for so many instructions, has something happen once, and waits for its end.
-fn waits(act: impl FnOnce(), after: u64, happen: impl FnOnce()) -> Option<u64> {
+fn waits(act: impl FnOnce(), after: Moment<'_>, happen: impl FnOnce()) -> Option<u64> {
     let mut happen = Some(happen);
     start(|| (), act).run_on(after, || {
         happen.take().into_iter().for_each(|happen| happen());
@@ -960,7 +966,7 @@ fn reader_killed_under_a_writer() {
 
 /// Somebody who takes the lock at any instruction, if it is to be had, has it until the other sleeps.
 fn comes_under<G>(
-    after: u64,
+    after: Moment<'_>,
     act: impl FnOnce(&Event),
     take: impl Fn() -> Option<G>,
 ) -> Option<u64> {
