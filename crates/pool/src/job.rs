@@ -118,6 +118,8 @@ pub(crate) struct Arguments {
 impl Arguments {
     pub(crate) fn push<A: Serialize>(&mut self, argument: A) -> Result<(), multiproc_wire::Error> {
         self.message.push_framed(argument)?;
+        // It is kept until the task is done, and must not keep the task's memory mapped.
+        self.message.let_go();
         self.ends.push(self.message.bytes().len());
         Ok(())
     }

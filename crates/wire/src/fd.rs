@@ -1,7 +1,9 @@
+use std::any::Any;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
@@ -27,14 +29,22 @@ const OUTSIDE: &str = "a handle can travel only inside a message: as an argument
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct SharedFd(Arc<OwnedFd>);
+pub struct SharedFd(Arc<Descriptor>);
 
 /// The descriptor of a handle that has a single owner.
 ///
 /// A message that holds one is sent only after the value that it came from was dropped, and only
 /// if nothing else holds it then: see [`encode_move`](crate::encode_move).
 #[derive(Debug)]
-pub struct UniqueFd(Arc<OwnedFd>);
+pub struct UniqueFd(Arc<Descriptor>);
+
+/// What handles and messages share.
+#[derive(Debug)]
+pub(crate) struct Descriptor {
+    fd: OwnedFd,
+    /// What a single owner has left to the messages: see [`UniqueFd::leave`].
+    left: OnceLock<Arc<dyn Any + Send + Sync>>,
+}
 
 /// A foreign type around a descriptor, such as a [`File`](std::fs::File) or a
 /// [`TcpStream`](std::net::TcpStream), that travels in messages.
@@ -95,7 +105,7 @@ impl<T: AsFd> AsFd for Fd<T> {
 impl<T: AsFd> Serialize for Fd<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let duplicate = self.0.as_fd().try_clone_to_owned().map_err(ser::Error::custom)?;
-        attach(&Arc::new(duplicate), false, serializer)
+        attach(&Descriptor::new(duplicate), false, serializer)
     }
 }
 
@@ -103,9 +113,9 @@ impl<'de, T: From<OwnedFd>> Deserialize<'de> for Fd<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let fd = take(deserializer)?;
         let fd = match Arc::try_unwrap(fd) {
-            Ok(fd) => fd,
+            Ok(descriptor) => descriptor.fd,
             // A message that is read in the process that built it: the sender's table holds it too.
-            Err(shared) => shared.try_clone().map_err(table::fail)?,
+            Err(shared) => shared.fd.try_clone().map_err(table::fail)?,
         };
         Ok(Fd(T::from(fd)))
     }
@@ -120,7 +130,7 @@ impl SharedFd {
 
 impl From<OwnedFd> for SharedFd {
     fn from(fd: OwnedFd) -> Self {
-        SharedFd(Arc::new(fd))
+        SharedFd(Descriptor::new(fd))
     }
 }
 
@@ -142,9 +152,61 @@ impl<'de> Deserialize<'de> for SharedFd {
     }
 }
 
+impl UniqueFd {
+    /// Leaves something behind, for an owner that is about to be dropped. It is dropped with the last
+    /// message that holds the descriptor, which is after that was sent; at once, if none does.
+    ///
+    /// So what takes long to be taken down keeps no receiver waiting. What is left by a second owner
+    /// is dropped at once.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::os::fd::OwnedFd;
+    /// use std::sync::Arc;
+    /// use multiproc_wire::{UniqueFd, encode};
+    ///
+    /// let (reader, _writer) = std::io::pipe()?;
+    /// let fd = UniqueFd::from(OwnedFd::from(reader));
+    /// let message = encode(&fd)?;
+    ///
+    /// let heavy = Arc::new([0u8; 4096]);
+    /// fd.leave(heavy.clone());
+    /// drop(fd);
+    /// assert_eq!(Arc::strong_count(&heavy), 2);
+    /// drop(message);
+    /// assert_eq!(Arc::strong_count(&heavy), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn leave(&self, what: Arc<dyn Any + Send + Sync>) {
+        let _second = self.0.left.set(what);
+    }
+}
+
+impl Descriptor {
+    pub(crate) fn new(fd: OwnedFd) -> Arc<Self> {
+        Arc::new(Descriptor { fd, left: OnceLock::new() })
+    }
+
+    /// Drops what was left.
+    pub(crate) fn let_go(&mut self) {
+        self.left.take();
+    }
+}
+
+// What was left is never looked at, only dropped.
+impl UnwindSafe for Descriptor {}
+impl RefUnwindSafe for Descriptor {}
+
+impl AsFd for Descriptor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
 impl From<OwnedFd> for UniqueFd {
     fn from(fd: OwnedFd) -> Self {
-        UniqueFd(Arc::new(fd))
+        UniqueFd(Descriptor::new(fd))
     }
 }
 
@@ -167,7 +229,7 @@ impl<'de> Deserialize<'de> for UniqueFd {
 }
 
 fn attach<S: Serializer>(
-    fd: &Arc<OwnedFd>,
+    fd: &Arc<Descriptor>,
     unique: bool,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
@@ -177,7 +239,7 @@ fn attach<S: Serializer>(
     }
 }
 
-fn take<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<OwnedFd>, D::Error> {
+fn take<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<Descriptor>, D::Error> {
     let index = u32::deserialize(deserializer)?;
     match table::take(index) {
         Ok(Some(fd)) => Ok(fd),

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Kind};
 use crate::explain;
+use crate::fd::Descriptor;
 use crate::table::{self, Attached};
 
 /// One value, or several one after the other, encoded together with the descriptors in them.
@@ -194,6 +195,13 @@ impl Message {
         self.fds.clear();
     }
 
+    /// Drops what owners of handles have [left](crate::UniqueFd::leave) to the message, before it is
+    /// dropped itself: for one that is kept after it was sent.
+    pub fn let_go(&mut self) {
+        let descriptors = self.fds.iter_mut().filter_map(|attached| Arc::get_mut(&mut attached.fd));
+        descriptors.for_each(Descriptor::let_go);
+    }
+
     /// The encoded values.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
@@ -294,13 +302,13 @@ impl<T> fmt::Debug for Rejected<T> {
 #[derive(Debug)]
 pub struct Reader<'a> {
     bytes: &'a [u8],
-    fds: Vec<Option<Arc<OwnedFd>>>,
+    fds: Vec<Option<Arc<Descriptor>>>,
 }
 
 impl<'a> Reader<'a> {
     /// Reads a message that came as these bytes and descriptors.
     pub fn new(bytes: &'a [u8], fds: Vec<OwnedFd>) -> Self {
-        Reader { bytes, fds: fds.into_iter().map(|fd| Some(Arc::new(fd))).collect() }
+        Reader { bytes, fds: fds.into_iter().map(|fd| Some(Descriptor::new(fd))).collect() }
     }
 
     /// Reads the next value.

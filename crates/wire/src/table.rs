@@ -8,8 +8,9 @@
 use std::cell::RefCell;
 use std::error::Error as StdError;
 use std::mem::ManuallyDrop;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
+
+use crate::fd::Descriptor;
 
 /// Records why a handle could not be deserialised, and makes the error that serde wants.
 ///
@@ -48,7 +49,7 @@ pub fn fail<E: serde::de::Error>(error: impl Into<Box<dyn StdError + Send + Sync
 /// A descriptor in a message that is being built.
 #[derive(Debug)]
 pub(crate) struct Attached {
-    pub(crate) fd: Arc<OwnedFd>,
+    pub(crate) fd: Arc<Descriptor>,
     /// The handle has a single owner, which must be gone when the message is sent.
     pub(crate) unique: bool,
 }
@@ -57,7 +58,7 @@ pub(crate) struct Attached {
 #[derive(Default)]
 pub(crate) struct In {
     /// `None` where a handle took it.
-    pub(crate) fds: Vec<Option<Arc<OwnedFd>>>,
+    pub(crate) fds: Vec<Option<Arc<Descriptor>>>,
     /// What a handle recorded with [`fail`].
     pub(crate) error: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -89,7 +90,7 @@ pub(crate) fn building<R>(fds: Vec<Attached>, build: impl FnOnce() -> R) -> (R, 
 
 /// Runs `read` with the descriptors that came with the message.
 #[inline]
-pub(crate) fn reading<R>(fds: Vec<Option<Arc<OwnedFd>>>, read: impl FnOnce() -> R) -> (R, In) {
+pub(crate) fn reading<R>(fds: Vec<Option<Arc<Descriptor>>>, read: impl FnOnce() -> R) -> (R, In) {
     let scope = Scope::enter(Table::In(In { fds, error: None }));
     let result = read();
     match scope.leave() {
@@ -99,7 +100,7 @@ pub(crate) fn reading<R>(fds: Vec<Option<Arc<OwnedFd>>>, read: impl FnOnce() -> 
 }
 
 /// Puts a descriptor into the message being built and gives its index. `None` outside a message.
-pub(crate) fn attach(fd: &Arc<OwnedFd>, unique: bool) -> Option<u32> {
+pub(crate) fn attach(fd: &Arc<Descriptor>, unique: bool) -> Option<u32> {
     TABLE.with_borrow_mut(|table| match &mut **table {
         Table::Out(fds) => {
             let index = u32::try_from(fds.len()).ok()?;
@@ -113,7 +114,7 @@ pub(crate) fn attach(fd: &Arc<OwnedFd>, unique: bool) -> Option<u32> {
 /// Takes a descriptor out of the message being read.
 ///
 /// `Err` outside a message; `Ok(None)` if the message has none at this index, or it was taken before.
-pub(crate) fn take(index: u32) -> Result<Option<Arc<OwnedFd>>, ()> {
+pub(crate) fn take(index: u32) -> Result<Option<Arc<Descriptor>>, ()> {
     TABLE.with_borrow_mut(|table| match &mut **table {
         Table::In(incoming) => Ok(incoming.fds.get_mut(index as usize).and_then(|fd| fd.take())),
         _ => Err(()),
