@@ -22,7 +22,8 @@ pub use freeze::FreezeError;
 /// A slice in shared memory with a single owner: the `Box<[T]>` of processes.
 ///
 /// It derefs to `&mut [T]`, without a lock. It moves to another process in a message, which copies not
-/// one byte of it. [`split`](Self::split) makes disjoint chunks of it that different processes own at
+/// one byte of it, and takes as long for a gigabyte as for a kilobyte. (The sender unmaps its pages
+/// then, which the receiver does not wait for.) [`split`](Self::split) makes disjoint chunks of it that different processes own at
 /// the same time, and [`join`](Self::join) makes them one again. [`freeze`](Self::freeze) gives up its
 /// changes, for many readers.
 ///
@@ -301,7 +302,7 @@ impl<T> Serialize for ShmBox<[T]> {
         let part = match &self.part {
             Some(part) => {
                 let (memory, ticket, place) = part.parcel().map_err(ser::Error::custom)?;
-                Some((memory, ticket.get().map_err(ser::Error::custom)?, place))
+                Some((memory, ticket.fd().map_err(ser::Error::custom)?, place))
             }
             None => None,
         };

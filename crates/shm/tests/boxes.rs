@@ -125,6 +125,58 @@ fn a_slice_that_was_not_sent_comes_back() {
 }
 
 #[test]
+fn what_was_moved_into_a_message_is_unmapped_with_it() {
+    let slice = numbers(5000);
+    let inode = Inode::of(&slice);
+    let message = encode(&slice).unwrap();
+    drop(message);
+    assert_eq!(inode.mappings(), 1);
+
+    let mut message = encode_move(slice).unwrap().into_message();
+    assert_eq!(inode.mappings(), 1);
+    let received = read(&message).unwrap();
+    assert_eq!(inode.mappings(), 2);
+    // Of what is received, nothing is kept.
+    drop(received);
+    assert_eq!(inode.mappings(), 1);
+    message.let_go();
+    assert_eq!(inode.mappings(), 0);
+
+    // What was not sent is mapped anew.
+    let slice = numbers(5000);
+    let inode = Inode::of(&slice);
+    let slice = encode_move(slice).unwrap().into_value().unwrap();
+    assert_eq!(inode.mappings(), 1);
+    // A part keeps what it shares with another.
+    let (head, tail) = slice.split_at(100);
+    let message = encode_move(head).unwrap().into_message();
+    drop(tail);
+    assert_eq!(inode.mappings(), 1);
+    drop(message);
+    assert_eq!(inode.mappings(), 0);
+}
+
+/// Tells memory in `/proc/self/maps`.
+struct Inode(String);
+
+impl Inode {
+    fn of(slice: &ShmBox<[u64]>) -> Self {
+        use std::os::fd::AsFd;
+        use std::os::unix::fs::MetadataExt;
+
+        let (memory, _) = descriptors(slice);
+        let file = std::fs::File::from(memory.as_fd().try_clone_to_owned().unwrap());
+        Inode(file.metadata().unwrap().ino().to_string())
+    }
+
+    fn mappings(&self) -> usize {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let is_of_it = |line: &&str| line.split_whitespace().nth(4) == Some(&self.0);
+        maps.lines().filter(is_of_it).count()
+    }
+}
+
+#[test]
 fn a_message_of_another_type_or_place_is_refused() {
     let message = encode_move(numbers(3)).unwrap().into_message();
     assert!(message.reader().read::<ShmBox<[u32]>>().is_err());

@@ -97,15 +97,13 @@ fn what_others_have_mapped_is_not_frozen_and_comes_back() {
     let (_, part): Owned = decode(encode(&slice).unwrap()).unwrap();
     let memory = Memory::from_fd(part.unwrap().0).unwrap();
     let kept = memory.map(0, 10).unwrap();
-    for round in 0..3 {
-        let error = slice.freeze().unwrap_err();
-        assert!(error.is_in_use() && !error.is_part(), "{error}");
-        slice = error.into_box().unwrap();
-        assert_eq!(slice[..2], [1, 1 + round]);
-        slice[1] += 1;
-    }
+    let error = slice.freeze().unwrap_err();
+    assert!(error.is_in_use() && !error.is_part(), "{error}");
+    slice = error.into_box().unwrap();
+    assert_eq!(slice[..2], [1, 1]);
+    slice[1] += 1;
     drop(kept);
-    assert_eq!(slice.freeze().unwrap()[..2], [1, 4]);
+    assert_eq!(slice.freeze().unwrap()[..2], [1, 2]);
     assert!(memory.map(0, 10).is_err());
 }
 

@@ -7,13 +7,14 @@ use multiproc_shm::{Array, Item, ShareableList, SharedMemory, ShmArc, ShmBox, Va
 use multiproc_wire::{Endpoint, Message, encode, encode_move};
 
 fn main() {
-    let tests: [(&str, fn()); 9] = [
+    let tests: [(&str, fn()); 10] = [
         ("every_increment_counts", every_increment_counts),
         ("a_killed_holder_poisons", a_killed_holder_poisons),
         ("chunks_are_filled_by_others", chunks_are_filled_by_others),
         ("a_child_does_not_get_its_parents_slices", a_child_does_not_get_its_parents_slices),
         ("a_child_does_not_offer_its_parents_slices", a_child_does_not_offer_its_parents_slices),
         ("frozen_slices_are_read_by_others", frozen_slices_are_read_by_others),
+        ("what_its_sender_still_maps_is_frozen", what_its_sender_still_maps_is_frozen),
         ("killed_creators_leave_all_or_nothing", killed_creators_leave_all_or_nothing),
         ("killed_writers_leave_no_wrong_items", killed_writers_leave_no_wrong_items),
         ("memory_that_is_cut_short_is_a_sigbus", memory_that_is_cut_short_is_a_sigbus),
@@ -153,6 +154,7 @@ fn frozen_slices_are_read_by_others() {
         chunk.fill(7);
         let moved = encode_move(chunk).unwrap();
         assert!(there.send(moved.message(), Deadline::NEVER).unwrap());
+        drop(moved);
         let frozen: ShmArc<[u64]> = there.recv(Deadline::NEVER).unwrap().unwrap();
         assert!(frozen[..500].iter().all(|number| *number == 0));
         assert!(frozen[500..].iter().all(|number| *number == 7));
@@ -161,6 +163,7 @@ fn frozen_slices_are_read_by_others() {
     let (head, tail) = ShmBox::<[u64]>::zeroed(1000).unwrap().split_at(500);
     let moved = encode_move(tail).unwrap();
     assert!(here.send(moved.message(), Deadline::NEVER).unwrap());
+    drop(moved);
     let tail: ShmBox<[u64]> = here.recv(Deadline::NEVER).unwrap().unwrap();
     let frozen = ShmBox::join([head, tail]).unwrap().freeze().unwrap();
     assert!(here.send(&encode(&frozen).unwrap(), Deadline::NEVER).unwrap());
@@ -168,6 +171,34 @@ fn frozen_slices_are_read_by_others() {
     let middle: ShmArc<[u64]> = here.recv(Deadline::NEVER).unwrap().unwrap();
     assert_eq!(*middle, [0, 7]);
     assert!(ends_well(&worker));
+}
+
+/// A receiver freezes what its sender has touched at once, and a sender may be killed at any time.
+fn what_its_sender_still_maps_is_frozen() {
+    const LEN: usize = 64 << 20;
+    for is_killed in [false, true] {
+        let (here, there) = Endpoint::pair().unwrap();
+        let worker = child(|| {
+            let mut slice: ShmBox<[u8]> = there.recv(Deadline::NEVER).unwrap().unwrap();
+            slice.fill(7);
+            let moved = encode_move(slice).unwrap();
+            assert!(there.send(moved.message(), Deadline::NEVER).unwrap());
+            if is_killed {
+                // It keeps the mapping until it is.
+                there.recv::<()>(Deadline::NEVER).unwrap();
+            }
+        });
+        let moved = encode_move(ShmBox::<[u8]>::zeroed(LEN).unwrap()).unwrap();
+        assert!(here.send(moved.message(), Deadline::NEVER).unwrap());
+        drop(moved);
+        let slice: ShmBox<[u8]> = here.recv(Deadline::NEVER).unwrap().unwrap();
+        if is_killed {
+            worker.pidfd.send_signal(libc::SIGKILL).unwrap();
+        }
+        let frozen = slice.freeze().unwrap();
+        assert!(frozen.iter().all(|byte| *byte == 7));
+        assert_eq!(ends_well(&worker), !is_killed);
+    }
 }
 
 fn killed_creators_leave_all_or_nothing() {

@@ -36,7 +36,8 @@ impl<T: FromBytes + IntoBytes + Immutable + KnownLayout> ShmBox<[T]> {
     ///
     /// - it is only a part of what was split: [`join`](Self::join) it first;
     /// - [`is_in_use`](FreezeError::is_in_use): somebody else has the memory mapped. Owners of parts
-    ///   that gave them back have not.
+    ///   that gave them back have not, or unmap them just then, for which it waits: for 2 seconds,
+    ///   and 1 more for each GiB.
     ///
     /// The slice comes back in the error.
     ///

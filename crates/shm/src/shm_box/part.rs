@@ -1,12 +1,16 @@
 #![allow(unsafe_code)] // Makes slices of a mapping, for the one owner of its range.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::mem::ManuallyDrop;
 use std::ops::Range;
+use std::os::fd::AsFd;
 use std::ptr::NonNull;
 use std::slice;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
+use multiproc_os::deadline::Deadline;
 use multiproc_os::memory::{Frozen, Mapping, Memory};
 use multiproc_os::robust;
 use multiproc_wire::SharedFd;
@@ -26,15 +30,13 @@ pub(super) struct Part {
     id: u128,
     /// In bytes from the memory's start.
     range: Range<u64>,
-    /// Covers the range; perhaps shared with other parts.
-    mapped: Arc<Mapped>,
-    /// Dropped last: by then, nothing refers to the range.
+    /// With a mapping that covers the range, perhaps shared with other parts.
     ticket: Ticket,
 }
 
 /// A part of memory in the address space of one process, but not of its children.
 #[derive(Debug)]
-struct Mapped {
+pub(super) struct Mapped {
     mapping: ManuallyDrop<Mapping>,
     /// Where it starts in the memory.
     at: u64,
@@ -79,8 +81,12 @@ impl Part {
         range: Range<u64>,
         mapped: Arc<Mapped>,
     ) -> Self {
-        let ticket = Ticket::new(mapped.generation);
-        Part { memory, id, range, mapped, ticket }
+        Part { memory, id, range, ticket: Ticket::new(mapped) }
+    }
+
+    #[inline]
+    fn mapped(&self) -> &Arc<Mapped> {
+        self.ticket.mapped()
     }
 
     pub(super) fn len(&self) -> u64 {
@@ -89,7 +95,7 @@ impl Part {
 
     /// For a message.
     pub(super) fn parcel(&self) -> Result<(&SharedFd, &Ticket, Place), Kind> {
-        if !self.mapped.is_here() {
+        if !self.mapped().is_here() {
             return Err(Kind::Forked);
         }
         Ok((self.memory.fd(), &self.ticket, (self.id, self.range.start, self.range.end)))
@@ -97,9 +103,9 @@ impl Part {
 
     /// Divides it; neither part is empty.
     pub(super) fn split_at(self, len: u64) -> (Self, Self) {
-        let Part { memory, id, range, mapped, ticket } = self;
+        let Part { memory, id, range, ticket } = self;
         assert!(len > 0 && len < range.end - range.start, "one of the parts would be empty");
-        ticket.tear_up();
+        let mapped = ticket.tear_up();
         let middle = range.start + len;
         (
             Self::assemble(memory.clone(), id, range.start..middle, Arc::clone(&mapped)),
@@ -123,12 +129,12 @@ impl Part {
         let (Some(first), Some(last)) = (parts.first(), parts.last()) else {
             return Err(Kind::Join("there are none"));
         };
-        if parts.iter().any(|part| !part.mapped.is_here()) {
+        if parts.iter().any(|part| !part.mapped().is_here()) {
             return Err(Kind::Forked);
         }
         let range = first.range.start..last.range.end;
-        let mapped = if parts.iter().all(|part| Arc::ptr_eq(&part.mapped, &first.mapped)) {
-            Arc::clone(&first.mapped)
+        let mapped = if parts.iter().all(|part| Arc::ptr_eq(part.mapped(), first.mapped())) {
+            Arc::clone(first.mapped())
         } else {
             Mapped::new(&first.memory, range.clone())?
         };
@@ -153,40 +159,31 @@ impl Part {
             Ok(len) => self.range == (0..len),
             Err(error) => return Err((Kind::system("freeze")(error), Some(Box::new(self)))),
         };
-        if !self.mapped.is_here() {
+        if !self.mapped().is_here() {
             return Err((Kind::Forked, Some(Box::new(self))));
         }
         if !all {
             return Err((Kind::Partial, Some(Box::new(self))));
         }
-        let Part { memory, id, range, mapped, ticket } = self;
-        let mapped = match Arc::try_unwrap(mapped) {
+        let Part { memory, id, range, ticket } = self;
+        let back = |memory, mapped| Box::new(Self::assemble(memory, id, range, mapped));
+        let mapped = match Arc::try_unwrap(ticket.tear_up()) {
             Ok(mapped) => mapped,
-            Err(mapped) => {
-                let part = Part { memory, id, range, mapped, ticket };
-                return Err((Kind::InUse, Some(Box::new(part))));
-            }
+            Err(mapped) => return Err((Kind::InUse, Some(back(memory, mapped)))),
         };
         let (mapping, generation) = mapped.into_mapping();
-        match Frozen::freeze(memory, mapping) {
-            Ok(frozen) => {
-                ticket.tear_up();
-                Ok(frozen)
-            }
-            Err((error, memory, mapping)) => {
-                let mapping = mapping.filter(|mapping| mapping.keep_from_forks().is_ok());
-                let part = mapping.map(|mapping| {
-                    let mapping = ManuallyDrop::new(mapping);
-                    let mapped = Arc::new(Mapped { mapping, at: 0, generation });
-                    Box::new(Part { memory, id, range, mapped, ticket })
-                });
-                let kind = match error.kind() {
-                    ErrorKind::ResourceBusy => Kind::InUse,
-                    _ => Kind::system("freeze")(error),
-                };
-                Err((kind, part))
-            }
-        }
+        freeze_once_alone(memory, mapping).map_err(|(error, memory, mapping)| {
+            let mapping = mapping.filter(|mapping| mapping.keep_from_forks().is_ok());
+            let part = mapping.map(|mapping| {
+                let mapping = ManuallyDrop::new(mapping);
+                back(memory, Arc::new(Mapped { mapping, at: 0, generation }))
+            });
+            let kind = match error.kind() {
+                ErrorKind::ResourceBusy => Kind::InUse,
+                _ => Kind::system("freeze")(error),
+            };
+            (kind, part)
+        })
     }
 
     /// Where the range is mapped.
@@ -196,10 +193,37 @@ impl Part {
     /// If this is a child of the owner.
     #[inline]
     fn start(&self) -> NonNull<u8> {
-        assert!(self.mapped.is_here(), "the slice belongs to the process that forked this one");
-        let offset = (self.range.start - self.mapped.at) as usize;
+        let mapped = self.mapped();
+        assert!(mapped.is_here(), "the slice belongs to the process that forked this one");
+        let offset = (self.range.start - mapped.at) as usize;
         // SAFETY: the mapping covers the range, and is not at address zero.
-        unsafe { NonNull::new_unchecked(self.mapped.mapping.as_ptr().add(offset)) }
+        unsafe { NonNull::new_unchecked(mapped.mapping.as_ptr().add(offset)) }
+    }
+}
+
+/// Freezes memory, and waits for that while it is mapped elsewhere, though not long: whoever has sent it
+/// unmaps it just after.
+fn freeze_once_alone<F: AsFd>(
+    mut memory: Memory<F>,
+    mut mapping: Mapping,
+) -> Result<Frozen<F>, (io::Error, Memory<F>, Option<Mapping>)> {
+    const PAUSE: Duration = Duration::from_millis(1);
+    // Some twenty times what the kernel takes for each GiB, and as long as a busy machine may let the
+    // sender wait.
+    let patience = Duration::from_secs(2 + (mapping.len() as u64 >> 30));
+    let deadline = Deadline::after(patience);
+    loop {
+        match Frozen::freeze(memory, mapping) {
+            Err((error, there, Some(again)))
+                if error.kind() == ErrorKind::ResourceBusy && !deadline.has_passed() =>
+            {
+                // Nothing tells when memory is unmapped.
+                #[allow(clippy::disallowed_methods)]
+                thread::sleep(PAUSE);
+                (memory, mapping) = (there, again);
+            }
+            result => return result,
+        }
     }
 }
 
@@ -257,7 +281,7 @@ impl Mapped {
 
     /// Tells whether this is the process that made it, and not a child.
     #[inline]
-    fn is_here(&self) -> bool {
+    pub(super) fn is_here(&self) -> bool {
         robust::generation().is_ok_and(|generation| generation == self.generation)
     }
 }

@@ -1,27 +1,33 @@
 use std::io;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use multiproc_os::memory::ticket;
-use multiproc_os::robust;
 use multiproc_wire::UniqueFd;
 
-/// The right to own a part, for the messages that carry it. Dropping it, with the part, lets one
-/// receiver take it.
+use super::part::Mapped;
+
+/// The right to own a part, for the messages that carry it, and where it is mapped. Dropping it, with
+/// the part, lets one receiver take it.
 ///
-/// There is none until the part is first put into a message.
+/// There is no descriptor until the part is first put into a message.
 #[derive(Debug)]
 pub(super) struct Ticket {
     fd: OnceLock<UniqueFd>,
-    generation: u32,
+    mapped: Arc<Mapped>,
 }
 
 impl Ticket {
-    /// For a part that the process of this generation owns.
-    pub(super) fn new(generation: u32) -> Self {
-        Ticket { fd: OnceLock::new(), generation }
+    /// For a part that is mapped there.
+    pub(super) fn new(mapped: Arc<Mapped>) -> Self {
+        Ticket { fd: OnceLock::new(), mapped }
     }
 
-    pub(super) fn get(&self) -> io::Result<&UniqueFd> {
+    #[inline]
+    pub(super) fn mapped(&self) -> &Arc<Mapped> {
+        &self.mapped
+    }
+
+    pub(super) fn fd(&self) -> io::Result<&UniqueFd> {
         if let Some(fd) = self.fd.get() {
             return Ok(fd);
         }
@@ -31,15 +37,18 @@ impl Ticket {
     }
 
     /// The part becomes something else: what carries it can not be taken any more.
-    pub(super) fn tear_up(mut self) {
+    pub(super) fn tear_up(mut self) -> Arc<Mapped> {
         self.fd.take();
+        Arc::clone(&self.mapped)
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
         let Some(fd) = self.fd.get() else { return };
-        if robust::generation().is_ok_and(|generation| generation == self.generation) {
+        if self.mapped.is_here() {
+            // To unmap pages that were touched takes long: the message does it once it was sent.
+            fd.leave(Arc::clone(&self.mapped) as _);
             // If it fails, nobody gets the part.
             let _offered = ticket::offer(fd);
         }
