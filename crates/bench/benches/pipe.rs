@@ -1,110 +1,208 @@
-//! A round trip of 64 bytes between two processes, beside blocking reads and writes on a socket pair
-//! of the same kind: raw ones, compiled into the loop, and std's, which are calls of libc's. (With
-//! some processors' mitigations, a return right behind a system call costs up to a third of it.) Both
-//! ends are pinned, to one core and to two.
+//! Pipes beside blocking reads and writes on a socket pair of the same kind, and beside ipc-channel:
+//! round trips, one way, large messages, and what a process that waits uses of its processor.
+//!
+//! The raw reads and writes are compiled into the loop. With some processors' mitigations, a return
+//! right behind a system call costs up to a third of it, so that libc's calls, which are std's, cost
+//! more than raw ones.
 #![allow(missing_docs)]
+
+#[path = "support/rounds.rs"]
+mod rounds;
 
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
-use criterion::{BenchmarkGroup, Criterion, criterion_group, measurement::WallTime};
-use multiproc::{Connection, Fd, Process, pipe};
+use ipc_channel::ipc;
+use multiproc::{Queue, Receiver, Sender, pipe};
+use multiproc_os::deadline::Deadline;
+use multiproc_os::poll;
+use rounds::{PLACEMENTS, is_test, table, together};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use rustix::thread::{CpuSet, sched_setaffinity};
 
 type Payload = [u64; 8];
 
-fn round_trip(c: &mut Criterion) {
-    for (name, peer) in [("one core", 0), ("two cores", 1)] {
-        let mut group = c.benchmark_group(format!("round trip of 64 bytes, {name}"));
-        pin(0);
-        raw(&mut group, peer);
-        by_std(&mut group, peer);
-        ours(&mut group, peer);
-        group.finish();
+/// Each takes the most bytes that an integer can.
+const PAYLOAD: Payload = [u64::MAX / 3; 8];
+
+fn main() {
+    if is_test() {
+        return;
     }
+    for (place, cores) in PLACEMENTS {
+        round_trips(place, cores);
+        one_way(place, cores);
+        large(place, cores);
+    }
+    idle();
 }
 
-fn raw(group: &mut BenchmarkGroup<'_, WallTime>, peer: usize) {
-    let (here, there) = sockets();
-    let echo = |(there, cpu): (Fd<OwnedFd>, usize)| {
-        pin(cpu);
-        let mut buffer = [0; 64];
-        while rustix::io::read(&there, &mut buffer).unwrap() > 0 {
-            rustix::io::write(&there, &buffer).unwrap();
-        }
+fn round_trips(place: &str, [here, there]: [usize; 2]) {
+    const TURNS: u64 = 20_000;
+    let raw = || {
+        let (ask, answer) = sockets();
+        let near = || {
+            let mut buffer = [7; 64];
+            for _ in 0..TURNS {
+                rustix::io::write(&ask, &buffer).unwrap();
+                assert_eq!(rustix::io::read(&ask, &mut buffer).unwrap(), 64);
+            }
+        };
+        let far = || {
+            let mut buffer = [0; 64];
+            for _ in 0..TURNS {
+                assert_eq!(rustix::io::read(&answer, &mut buffer).unwrap(), 64);
+                rustix::io::write(&answer, &buffer).unwrap();
+            }
+        };
+        together(&[(here, &near), (there, &far)], TURNS)
     };
-    let child = Process::spawn(echo, (Fd::from(there), peer)).unwrap();
-    let mut buffer = [7; 64];
-    group.bench_function("raw read and write", |b| {
-        b.iter(|| {
-            rustix::io::write(&here, &buffer).unwrap();
-            assert_eq!(rustix::io::read(&here, &mut buffer).unwrap(), 64);
-        });
-    });
-    drop(here);
-    child.join().unwrap();
+    let by_std = || {
+        let (ask, answer) = sockets();
+        let (ask, answer) = (File::from(ask), File::from(answer));
+        let near = || {
+            let mut buffer = [7; 64];
+            for _ in 0..TURNS {
+                (&ask).write_all(&buffer).unwrap();
+                assert_eq!((&ask).read(&mut buffer).unwrap(), 64);
+            }
+        };
+        let far = || {
+            let mut buffer = [0; 64];
+            for _ in 0..TURNS {
+                assert_eq!((&answer).read(&mut buffer).unwrap(), 64);
+                (&answer).write_all(&buffer).unwrap();
+            }
+        };
+        together(&[(here, &near), (there, &far)], TURNS)
+    };
+    let ours = || {
+        let (ask, answer) = pipe::<Payload>().unwrap();
+        let near = || {
+            for _ in 0..TURNS {
+                ask.send(PAYLOAD).unwrap();
+                assert_eq!(ask.recv().unwrap(), PAYLOAD);
+            }
+        };
+        let far = || (0..TURNS).for_each(|_| answer.send(answer.recv().unwrap()).unwrap());
+        together(&[(here, &near), (there, &far)], TURNS)
+    };
+    let peers = || {
+        let (ask, asked) = ipc::channel::<Payload>().unwrap();
+        let (answer, answered) = ipc::channel::<Payload>().unwrap();
+        let near = || {
+            for _ in 0..TURNS {
+                ask.send(PAYLOAD).unwrap();
+                assert_eq!(answered.recv().unwrap(), PAYLOAD);
+            }
+        };
+        let far = || (0..TURNS).for_each(|_| answer.send(asked.recv().unwrap()).unwrap());
+        together(&[(here, &near), (there, &far)], TURNS)
+    };
+    table(
+        &format!("64 bytes there and back, {place}"),
+        vec![
+            ("raw socket", Box::new(raw)),
+            ("std's read and write", Box::new(by_std)),
+            ("pipe", Box::new(ours)),
+            ("ipc-channel", Box::new(peers)),
+        ],
+    );
 }
 
-fn by_std(group: &mut BenchmarkGroup<'_, WallTime>, peer: usize) {
-    let (here, there) = sockets();
-    let mut here = File::from(here);
-    let echo = |(there, cpu): (Fd<File>, usize)| {
-        pin(cpu);
-        let (mut there, mut buffer) = (&*there, [0; 64]);
-        while there.read(&mut buffer).unwrap() > 0 {
-            there.write_all(&buffer).unwrap();
-        }
+fn one_way(place: &str, [here, there]: [usize; 2]) {
+    const MANY: u64 = 300_000;
+    let raw = || {
+        let (from, to) = sockets();
+        let send =
+            || (0..MANY).for_each(|_| assert_eq!(rustix::io::write(&from, &[7; 64]), Ok(64)));
+        let receive = || {
+            let mut buffer = [0; 64];
+            (0..MANY).for_each(|_| assert_eq!(rustix::io::read(&to, &mut buffer), Ok(64)));
+        };
+        together(&[(here, &send), (there, &receive)], MANY)
     };
-    let child = Process::spawn(echo, (Fd::from(File::from(there)), peer)).unwrap();
-    let mut buffer = [7; 64];
-    group.bench_function("std's read and write", |b| {
-        b.iter(|| {
-            here.write_all(&buffer).unwrap();
-            assert_eq!(here.read(&mut buffer).unwrap(), 64);
-        });
-    });
-    drop(here);
-    child.join().unwrap();
+    let ours = || {
+        let (from, to) = pipe::one_way::<Payload>().unwrap();
+        let send = || (0..MANY).for_each(|_| from.send(PAYLOAD).unwrap());
+        let receive = || (0..MANY).for_each(|_| assert_eq!(to.recv().unwrap(), PAYLOAD));
+        together(&[(here, &send), (there, &receive)], MANY)
+    };
+    let peers = || {
+        let (from, to) = ipc::channel::<Payload>().unwrap();
+        let send = || (0..MANY).for_each(|_| from.send(PAYLOAD).unwrap());
+        let receive = || (0..MANY).for_each(|_| assert_eq!(to.recv().unwrap(), PAYLOAD));
+        together(&[(here, &send), (there, &receive)], MANY)
+    };
+    table(
+        &format!("64 bytes one way, {place}"),
+        vec![
+            ("raw socket", Box::new(raw)),
+            ("pipe", Box::new(ours)),
+            ("ipc-channel", Box::new(peers)),
+        ],
+    );
 }
 
-fn ours(group: &mut BenchmarkGroup<'_, WallTime>, peer: usize) {
-    let (here, there) = pipe::<Payload>().unwrap();
-    let echo = |(there, cpu): (Connection<Payload>, usize)| {
-        pin(cpu);
-        for message in &there {
-            there.send(message.unwrap()).unwrap();
-        }
+fn large(place: &str, [here, there]: [usize; 2]) {
+    const MANY: u64 = 8;
+    const LEN: usize = 16 << 20;
+    let bytes = vec![7u8; LEN];
+
+    let their_bytes = || {
+        let (from, to) = ipc::bytes_channel().unwrap();
+        let send = || (0..MANY).for_each(|_| from.send(&bytes).unwrap());
+        let receive = || (0..MANY).for_each(|_| assert_eq!(to.recv().unwrap().len(), LEN));
+        together(&[(here, &send), (there, &receive)], MANY)
     };
-    let child = Process::spawn(echo, (there, peer)).unwrap();
-    // Each takes the most bytes that an integer can.
-    let payload = [u64::MAX / 3; 8];
-    group.bench_function("pipe", |b| {
-        b.iter(|| {
-            here.send(payload).unwrap();
-            assert_eq!(here.recv().unwrap(), payload);
-        });
-    });
-    drop(here);
-    child.join().unwrap();
+    let our_bytes = || {
+        let (from, to) = pipe::one_way::<()>().unwrap();
+        let send = || (0..MANY).for_each(|_| from.send_bytes(&bytes).unwrap());
+        let receive = || (0..MANY).for_each(|_| assert_eq!(to.recv_bytes().unwrap().len(), LEN));
+        together(&[(here, &send), (there, &receive)], MANY)
+    };
+    table(
+        &format!("16 MiB of bytes, {place}"),
+        vec![("ipc-channel", Box::new(their_bytes)), ("pipe", Box::new(our_bytes))],
+    );
+
+    let their_values = || {
+        let (from, to) = ipc::channel::<Vec<u8>>().unwrap();
+        let send = || (0..MANY).for_each(|_| from.send(bytes.clone()).unwrap());
+        let receive = || (0..MANY).for_each(|_| assert_eq!(to.recv().unwrap().len(), LEN));
+        together(&[(here, &send), (there, &receive)], MANY)
+    };
+    let our_values = || {
+        let (from, to): (Sender<Vec<u8>>, Receiver<_>) = pipe::one_way().unwrap();
+        let send = || (0..MANY).for_each(|_| from.send(bytes.clone()).unwrap());
+        let receive = || (0..MANY).for_each(|_| assert_eq!(to.recv().unwrap().len(), LEN));
+        together(&[(here, &send), (there, &receive)], MANY)
+    };
+    table(
+        &format!("16 MiB as a vector, {place}"),
+        vec![("ipc-channel", Box::new(their_values)), ("pipe", Box::new(our_values))],
+    );
+}
+
+/// What two processes use of their processors while one of them waits for a second.
+fn idle() {
+    let (here, there) = pipe::<u8>().unwrap();
+    let queue = Queue::<u8>::new().unwrap();
+    println!("\nCPU time while one waits for a second");
+    let measure = |name: &str, wait: &dyn Fn(), wake: &dyn Fn()| {
+        let wake = || {
+            let [] = poll::readable([], Deadline::after(Duration::from_secs(1))).unwrap();
+            wake();
+        };
+        let cost = together(&[(0, &wake), (1, wait)], 1);
+        println!("  {name:<30}{:>10.0} us", cost.cpu / 1000.0);
+    };
+    measure("Connection::recv", &|| _ = there.recv().unwrap(), &|| here.send(1).unwrap());
+    measure("Queue::get", &|| _ = queue.get().unwrap(), &|| queue.put(1).unwrap());
 }
 
 fn sockets() -> (OwnedFd, OwnedFd) {
     let flags = SocketFlags::CLOEXEC;
     socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap()
-}
-
-fn pin(cpu: usize) {
-    let mut set = CpuSet::new();
-    set.set(cpu);
-    sched_setaffinity(None, &set).unwrap();
-}
-
-criterion_group!(benches, round_trip);
-
-fn main() {
-    multiproc::init();
-    benches();
-    Criterion::default().configure_from_args().final_summary();
 }

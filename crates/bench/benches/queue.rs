@@ -1,0 +1,178 @@
+//! Queues under load and idle, beside a raw socket, Python's queue, and a channel between threads.
+#![allow(missing_docs)]
+
+#[path = "support/rounds.rs"]
+mod rounds;
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::process::Command;
+use std::sync::atomic::Ordering::{Acquire, Release};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use multiproc::Queue;
+use rounds::{Cost, PLACEMENTS, Role, cpu_time, is_test, pin, table, together, word};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+type Payload = [u64; 8];
+
+/// Each takes the most bytes that an integer can.
+const PAYLOAD: Payload = [u64::MAX / 3; 8];
+
+fn main() {
+    if is_test() {
+        return;
+    }
+    for (place, cores) in PLACEMENTS {
+        for parties in [1, 2, 4] {
+            loaded(place, cores, parties);
+        }
+        woken(place, cores);
+    }
+}
+
+/// So many producers and as many consumers.
+fn loaded(place: &str, cores: [usize; 2], parties: usize) {
+    const MANY: u64 = 1 << 20;
+    let producer = |index: usize| cores[index % 2];
+    let consumer = |index: usize| cores[(index + 1) % 2];
+    let among = |many: u64| many / parties as u64;
+    let processes = |many: u64, put: &dyn Fn(), get: &dyn Fn()| {
+        let producers = (0..parties).map(|index| (producer(index), put));
+        let consumers = (0..parties).map(|index| (consumer(index), get));
+        together(&producers.chain(consumers).collect::<Vec<Role<'_>>>(), many)
+    };
+
+    let raw = || {
+        const MANY: u64 = 1 << 18;
+        let (from, to) = sockets();
+        let put = || (0..among(MANY)).for_each(|_| _ = rustix::io::write(&from, &[7; 64]).unwrap());
+        let get = || {
+            let mut buffer = [0; 64];
+            (0..among(MANY)).for_each(|_| assert_eq!(rustix::io::read(&to, &mut buffer), Ok(64)));
+        };
+        processes(MANY, &put, &get)
+    };
+    let python = || {
+        const MANY: u64 = 1 << 15;
+        let cores = cores.map(|core| core.to_string()).join(",");
+        let output = Command::new("python3")
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/support/python_queue.py"))
+            .args([parties.to_string(), MANY.to_string(), cores])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        let mut times =
+            text.split_whitespace().map(|word| Duration::from_nanos(word.parse().unwrap()));
+        Cost::of(times.next().unwrap(), times.next().unwrap(), MANY)
+    };
+    let threads = || {
+        let (from, to) = crossbeam_channel::unbounded::<Payload>();
+        let act = || {
+            thread::scope(|scope| {
+                for index in 0..parties {
+                    let (from, to) = (from.clone(), to.clone());
+                    scope.spawn(move || {
+                        pin(producer(index));
+                        (0..among(MANY)).for_each(|_| from.send(PAYLOAD).unwrap());
+                    });
+                    scope.spawn(move || {
+                        pin(consumer(index));
+                        (0..among(MANY)).for_each(|_| assert_eq!(to.recv().unwrap(), PAYLOAD));
+                    });
+                }
+            });
+        };
+        together(&[(0, &act)], MANY)
+    };
+    let ours = |queue: Queue<Payload>| {
+        let put = || (0..among(MANY)).for_each(|_| queue.put(PAYLOAD).unwrap());
+        let get = || (0..among(MANY)).for_each(|_| assert_eq!(queue.get().unwrap(), PAYLOAD));
+        processes(MANY, &put, &get)
+    };
+    table(
+        &format!("one item of 64 bytes, {parties} to {parties}, {place}"),
+        vec![
+            ("raw socket", Box::new(raw)),
+            ("Queue", Box::new(|| ours(Queue::new().unwrap()))),
+            ("Queue of 1000", Box::new(|| ours(Queue::bounded(1000).unwrap()))),
+            ("Python's Queue", Box::new(python)),
+            ("crossbeam (threads)", Box::new(threads)),
+        ],
+    );
+}
+
+/// An item to a consumer that sleeps, and its answer.
+fn woken(place: &str, [here, there]: [usize; 2]) {
+    const TURNS: u64 = 2_000;
+    let raw = || {
+        let (ask, answer) = sockets();
+        let near = || {
+            let mut buffer = [7; 64];
+            rustix::io::write(&ask, &buffer).unwrap();
+            assert_eq!(rustix::io::read(&ask, &mut buffer).unwrap(), 64);
+        };
+        let far = || {
+            let mut buffer = [0; 64];
+            assert_eq!(rustix::io::read(&answer, &mut buffer).unwrap(), 64);
+            rustix::io::write(&answer, &buffer).unwrap();
+        };
+        asleep([here, there], TURNS, &near, &far)
+    };
+    let ours = || {
+        let [ask, answer] = [(); 2].map(|()| Queue::<Payload>::new().unwrap());
+        let near = || {
+            ask.put(PAYLOAD).unwrap();
+            assert_eq!(answer.get().unwrap(), PAYLOAD);
+        };
+        let far = || answer.put(ask.get().unwrap()).unwrap();
+        asleep([here, there], TURNS, &near, &far)
+    };
+    table(
+        &format!("an item to who sleeps, and its answer, {place}"),
+        vec![("raw socket", Box::new(raw)), ("two queues", Box::new(ours))],
+    );
+}
+
+/// Turns that each begin when the far process sleeps.
+fn asleep(cores: [usize; 2], turns: u64, near: &dyn Fn(), far: &dyn Fn()) -> Cost {
+    let [who, taken, used] = [(); 3].map(|()| word());
+    let near = || {
+        let far = loop {
+            match who.load(Acquire) {
+                0 => thread::yield_now(),
+                pid => break pid,
+            }
+        };
+        let (mut wall, mut cpu) = (Duration::ZERO, Duration::ZERO);
+        for _ in 0..turns {
+            while !sleeps(far) {
+                thread::yield_now();
+            }
+            let (start, before) = (Instant::now(), cpu_time());
+            near();
+            cpu += cpu_time() - before;
+            wall += start.elapsed();
+        }
+        taken.store(wall.as_nanos() as u64, Release);
+        used.store(cpu.as_nanos() as u64, Release);
+    };
+    let far = || {
+        who.store(std::process::id().into(), Release);
+        (0..turns).for_each(|_| far());
+    };
+    together(&[(cores[0], &near), (cores[1], &far)], turns);
+    let time = |nanos: u64| Duration::from_nanos(nanos);
+    Cost::of(time(taken.load(Acquire)), time(used.load(Acquire)), turns)
+}
+
+fn sleeps(pid: u64) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") S "))
+}
+
+fn sockets() -> (OwnedFd, OwnedFd) {
+    let flags = SocketFlags::CLOEXEC;
+    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap()
+}
