@@ -131,14 +131,18 @@ fn start_forked(
         }
         let context = Context::since(&server.snapshot, changes.ignore_interrupt())?;
         let boot = boot(identity.clone(), entry, context, changes)?;
-        tell(&line, [&boot, argument])?;
+        tell(&line, [&boot])?;
         // The child runs by now. With the descriptors that went there, one is free for its pidfd.
         drop(boot);
         match hear_hello(&line, &server)? {
             Some((pid, pidfd)) => {
                 let reaped = Reaped::ByServer(server);
                 let tracked = Tracked::new(pid, &identity.name, pidfd);
-                return Ok(Child { tracked, line, said_hello: true, reaped });
+                let child = Child { tracked, line, said_hello: true, reaped };
+                // Not before: if an interrupt comes that the child does not get yet, and ends this
+                // process, the child is not to run.
+                child.tell([argument])?;
+                return Ok(child);
             }
             None => failure = io::Error::other("its fork server was killed"),
         }

@@ -3,12 +3,12 @@
 
 mod common;
 
-use std::io::{PipeReader, Read, Write};
-use std::os::fd::AsFd;
+use std::io::{PipeReader, PipeWriter, Read, Write, pipe, read_to_string};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
-use common::{METHODS, children, hang, kill_server, wait_for_threads, wait_reaped};
+use common::{METHODS, children, eventually, hang, kill_server, wait_for_threads, wait_reaped};
 use multiproc_os::deadline::Deadline;
 use multiproc_os::pidfd::PidFd;
 use multiproc_os::poll;
@@ -22,6 +22,7 @@ fn main() {
         ("daemons_die_with_a_parent_that_is_killed", daemons_die_with_a_killed_parent),
         ("daemons_die_with_a_parent_that_exits", daemons_die_with_an_exiting_parent),
         ("daemons_die_with_a_parent_whose_server_was_killed", daemons_die_without_a_server),
+        ("a_child_whose_parent_died_in_the_spawn_does_not_run", parent_died_in_the_spawn),
         ("a_spawn_after_the_server_was_killed_works", spawn_after_the_server_was_killed),
         ("children_outlive_their_server", children_outlive_their_server),
         ("spawning_while_servers_are_killed_works", spawning_while_servers_are_killed),
@@ -96,6 +97,46 @@ fn daemons_die_with_an_exiting_parent() {
 
 fn daemons_die_without_a_server() {
     die_with_a_parent(End::KillServerFirst);
+}
+
+/// In the middle process: has its server stop, and waits in a spawn for the child's hello.
+fn spawn_from_a_stopped_server((home, writer): (Endpoint, Fd<PipeWriter>)) {
+    let parent = |()| std::os::unix::process::parent_id();
+    let server = Process::spawn(parent, ()).unwrap().join().unwrap();
+    // From now on it has a spare.
+    assert_eq!(Process::spawn(parent, ()).unwrap().join().unwrap(), server);
+    let pidfd = PidFd::open(server).unwrap();
+    pidfd.send_signal(libc::SIGSTOP).unwrap();
+    eventually("the stop", || stat(server).contains(") T "));
+    home.send(&encode(&SharedFd::from(OwnedFd::from(pidfd))).unwrap(), Deadline::NEVER).unwrap();
+    let writes = |mut writer: Fd<PipeWriter>| writer.write_all(b"it ran").unwrap();
+    Process::spawn(writes, writer).unwrap();
+}
+
+fn stat(pid: u32) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap()
+}
+
+/// Tells whether the process waits for descriptors.
+fn polls(pid: u32) -> bool {
+    let call = std::fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap();
+    stat(pid).contains(") S ") && call.starts_with(&format!("{} ", libc::SYS_ppoll))
+}
+
+/// An interrupt from a terminal ends the parent, and does nothing to the server and its spare.
+fn parent_died_in_the_spawn() {
+    let (home, theirs) = Endpoint::pair().unwrap();
+    let (reader, writer) = pipe().unwrap();
+    let builder = Process::builder().daemon(true).start_method(StartMethod::Spawn);
+    let builder = builder.ignore_interrupt(false);
+    let middle = builder.spawn(spawn_from_a_stopped_server, (theirs, writer.into())).unwrap();
+    let server: SharedFd = home.recv(Deadline::NEVER).unwrap().unwrap();
+    let server = PidFd::from(server.as_fd().try_clone_to_owned().unwrap());
+    eventually("the spawn", || polls(middle.pid()));
+    middle.interrupt().unwrap();
+    assert_eq!(middle.join().unwrap_err().signal(), Some(libc::SIGINT));
+    server.send_signal(libc::SIGCONT).unwrap();
+    assert_eq!(read_to_string(reader).unwrap(), "");
 }
 
 fn spawn_after_the_server_was_killed() {
