@@ -1,11 +1,14 @@
 //! Proves that Ctrl-C at a terminal ends a program and its children as a shell's user expects: no
 //! traceback is printed, and nobody is left.
+//!
+//! The shell must stay when its program ends. If it were the program itself that leads the session,
+//! its end would hang up the terminal, which ends whoever an interrupt has not.
 #![allow(unsafe_code)] // A terminal of its own.
 
 mod common;
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{Read, Write, stdout};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::Command;
@@ -15,17 +18,23 @@ use common::{METHODS, hang};
 use multiproc_process::{Process, StartMethod};
 
 const PART: &str = "TEST_PART";
+const PROGRAM: &str = "TEST_PROGRAM";
 
 fn main() {
     common::init();
-    if std::env::var_os(PART).is_some() {
-        return be_a_program();
+    match std::env::var(PART).as_deref() {
+        Ok("shell") => be_a_shell(),
+        Ok("nest") => nest(),
+        Ok("spawn") => spawn_many(),
+        _ => common::run(&[
+            ("an_interrupt_ends_all", an_interrupt_ends_all),
+            ("an_interrupt_amid_spawns_ends_all", an_interrupt_amid_spawns),
+        ]),
     }
-    common::run(&[("an_interrupt_at_a_terminal_ends_all", an_interrupt_ends_all)]);
 }
 
 /// Children of all kinds, daemons and others, one inside the other, until it is interrupted.
-fn be_a_program() {
+fn nest() {
     common::watchdog();
     let mut all = Vec::new();
     for method in METHODS {
@@ -57,6 +66,22 @@ fn be_a_program() {
     hang()
 }
 
+/// Starts children that are no daemons, one after the other, until it is interrupted.
+fn spawn_many() {
+    const ENOUGH: u32 = 100;
+    common::watchdog();
+    for _ in 0..ENOUGH {
+        let hangs = |()| -> () {
+            common::watchdog();
+            hang()
+        };
+        Process::builder().start_method(StartMethod::ForkServer).spawn(hangs, ()).unwrap();
+        print!(".");
+        stdout().flush().unwrap();
+    }
+    hang()
+}
+
 /// The user's end and the program's.
 fn terminal() -> (File, File) {
     let (mut user, mut program) = (-1, -1);
@@ -71,58 +96,92 @@ fn terminal() -> (File, File) {
     }
 }
 
-/// The processes of a session: number and state.
-fn members(session: u32) -> Vec<String> {
-    let mut members = Vec::new();
+/// Who else is in the session that this process leads, as `/proc` describes them.
+fn others() -> Vec<String> {
+    let own = std::process::id();
+    let mut others = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap() {
         let Ok(stat) = std::fs::read_to_string(entry.unwrap().path().join("stat")) else {
             continue;
         };
-        let mut fields = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace();
+        let Some((process, fields)) = stat.rsplit_once(')') else { continue };
+        let mut fields = fields.split_ascii_whitespace();
         let state = fields.next().unwrap();
         // Whoever has adopted a zombie reaps it in its own time.
-        if fields.nth(2).unwrap().parse() == Ok(session) && state != "Z" {
-            members.push(stat);
+        let lives = fields.nth(2).unwrap().parse() == Ok(own) && state != "Z";
+        if lives && !process.starts_with(&format!("{own} ")) {
+            others.push(stat);
         }
     }
-    members
+    others
+}
+
+/// Runs the program in the foreground and sees that nobody is left of it.
+fn be_a_shell() {
+    common::watchdog();
+    let mut command = Command::new("/proc/self/exe");
+    command.env(PART, std::env::var(PROGRAM).unwrap()).process_group(0);
+    let to_foreground = || {
+        // SAFETY: sets dispositions, and the terminal's group, which stops one in the background.
+        let result = unsafe {
+            libc::signal(libc::SIGINT, libc::SIG_DFL);
+            libc::signal(libc::SIGTTOU, libc::SIG_IGN);
+            let result = libc::tcsetpgrp(0, libc::getpid());
+            libc::signal(libc::SIGTTOU, libc::SIG_DFL);
+            result
+        };
+        if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    };
+    // SAFETY: makes five system calls and allocates nothing.
+    unsafe { command.pre_exec(to_foreground) };
+    let status = command.spawn().unwrap().wait().unwrap();
+    assert_eq!(status.signal(), Some(libc::SIGINT));
+    common::eventually("the end of all", || others().is_empty());
+}
+
+/// What a user sees who starts the program from a shell and interrupts it once it has written that.
+fn interrupt(program: &str, after: &str) -> String {
+    let (mut user, theirs) = terminal();
+    let mut command = Command::new("/proc/self/exe");
+    command.env(PART, "shell").env(PROGRAM, program).stdin(theirs.try_clone().unwrap());
+    command.stdout(theirs.try_clone().unwrap()).stderr(theirs);
+    let attach = || {
+        // SAFETY: makes the standard input the terminal of a new session.
+        match unsafe { libc::setsid() != -1 && libc::ioctl(0, libc::TIOCSCTTY, 0) != -1 } {
+            true => Ok(()),
+            false => Err(std::io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: makes two system calls and allocates nothing.
+    unsafe { command.pre_exec(attach) };
+    let mut shell = command.spawn().unwrap();
+    // It has descriptors of the terminal.
+    drop(command);
+    let mut output = Vec::new();
+    let mut byte = [0];
+    while !output.ends_with(after.as_bytes()) {
+        user.read_exact(&mut byte).unwrap();
+        output.push(byte[0]);
+    }
+    user.write_all(&[3]).unwrap();
+    // Linux says EIO when nobody has the other end any more.
+    while user.read_exact(&mut byte).is_ok() {
+        output.push(byte[0]);
+    }
+    let output = String::from_utf8(output).unwrap();
+    assert!(shell.wait().unwrap().success(), "{output}");
+    output
 }
 
 fn an_interrupt_ends_all() {
     for _ in 0..5 {
-        let (mut user, program) = terminal();
-        let mut command = Command::new("/proc/self/exe");
-        command.env(PART, "1").stdin(program.try_clone().unwrap());
-        command.stdout(program.try_clone().unwrap()).stderr(program);
-        let attach = || {
-            // What was started in the background ignores it.
-            // SAFETY: sets the disposition of this process.
-            unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
-            // SAFETY: makes the standard input the terminal of a new session.
-            match unsafe { libc::setsid() != -1 && libc::ioctl(0, libc::TIOCSCTTY, 0) != -1 } {
-                true => Ok(()),
-                false => Err(std::io::Error::last_os_error()),
-            }
-        };
-        // SAFETY: makes three system calls and allocates nothing.
-        unsafe { command.pre_exec(attach) };
-        let mut shell = command.spawn().unwrap();
-        // It has descriptors of the terminal.
-        drop(command);
-        let mut output = Vec::new();
-        let mut byte = [0];
-        while !output.ends_with(b"ready\r\n") {
-            user.read_exact(&mut byte).unwrap();
-            output.push(byte[0]);
-        }
-        assert!(members(shell.id()).len() > 12, "the program, its children, their servers");
-        user.write_all(&[3]).unwrap();
-        // Linux says EIO when nobody has the other end any more.
-        while user.read_exact(&mut byte).is_ok() {
-            output.push(byte[0]);
-        }
-        assert_eq!(String::from_utf8(output).unwrap(), "ready\r\n^C");
-        assert_eq!(shell.wait().unwrap().signal(), Some(libc::SIGINT));
-        common::eventually("the end of all", || members(shell.id()).is_empty());
+        assert_eq!(interrupt("nest", "ready\r\n"), "ready\r\n^C");
+    }
+}
+
+fn an_interrupt_amid_spawns() {
+    for children in 1..=20 {
+        let output = interrupt("spawn", &".".repeat(children));
+        assert_eq!(output.replace('.', ""), "^C");
     }
 }
