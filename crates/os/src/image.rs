@@ -36,41 +36,26 @@ impl<C: 'static, O: 'static> Entry<C, O> {
     /// # Errors
     ///
     /// One of them is in a shared library, or this is one: a child could not find it by its offset.
-    pub fn new<A, R>(
-        function: fn(A) -> R,
-        call: fn(fn(A) -> R, C) -> O,
-    ) -> Result<Self, ForeignFunction> {
+    pub fn new<F: Function>(function: F, call: fn(F, C) -> O) -> Result<Self, ForeignFunction> {
         let image = Image::get();
-        for address in [function as usize, call as usize] {
+        for address in [function.address(), call as usize] {
             if !image.contains(address) {
-                return Err(ForeignFunction { type_name: type_name::<fn(A) -> R>() });
+                return Err(ForeignFunction { type_name: type_name::<F>() });
             }
         }
+        let function = function.address() as *const ();
         // SAFETY: 1. All `fn` pointers have one size and may be cast into each other; `function` is
         // not called as `fn()` but handed to `call`. 2. `call` differs from the type that it is cast
-        // to in one argument only, a `fn` pointer on both sides, and these are ABI-compatible (see
-        // "ABI compatibility" of the primitive type `fn` in std's documentation).
+        // to in one argument only, a `fn` pointer on both sides, since only those are a `Function`,
+        // and these are ABI-compatible (see "ABI compatibility" of the primitive type `fn` in std's
+        // documentation).
         let (function, call) = unsafe {
             (
-                std::mem::transmute::<fn(A) -> R, fn()>(function),
-                std::mem::transmute::<fn(fn(A) -> R, C) -> O, fn(fn(), C) -> O>(call),
+                std::mem::transmute::<*const (), fn()>(function),
+                std::mem::transmute::<fn(F, C) -> O, fn(fn(), C) -> O>(call),
             )
         };
         Ok(Entry { function, call })
-    }
-
-    /// Pairs a function that takes and gives nothing with `call`.
-    ///
-    /// # Errors
-    ///
-    /// As [`new`](Entry::new).
-    pub fn plain(function: fn(), call: fn(fn(), C) -> O) -> Result<Self, ForeignFunction> {
-        let image = Image::get();
-        if image.contains(function as usize) && image.contains(call as usize) {
-            Ok(Entry { function, call })
-        } else {
-            Err(ForeignFunction { type_name: type_name::<fn()>() })
-        }
     }
 
     /// Runs the function.
@@ -124,6 +109,37 @@ impl<C: 'static, O: 'static> Entry<C, O> {
         (TypeId::of::<C>(), TypeId::of::<O>()).hash(&mut hasher);
         hasher.finish()
     }
+}
+
+/// A `fn` pointer, of whatever type.
+pub trait Function: Copy + sealed::Sealed {
+    /// Where its code is.
+    fn address(self) -> usize;
+}
+
+mod sealed {
+    /// Only `fn` pointers implement it: [`Entry::new`](super::Entry::new) relies on that.
+    pub trait Sealed {}
+}
+
+macro_rules! functions {
+    ($($(for<$($life:lifetime),+>)? fn($($argument:ty),*) with <$($name:ident),*>;)+) => {$(
+        impl<R, $($name),*> sealed::Sealed for $(for<$($life),+>)? fn($($argument),*) -> R {}
+
+        impl<R, $($name),*> Function for $(for<$($life),+>)? fn($($argument),*) -> R {
+            fn address(self) -> usize {
+                self as usize
+            }
+        }
+    )+};
+}
+
+functions! {
+    fn() with <>;
+    fn(A) with <A>;
+    for<'a> fn(&'a mut S, A) with <S, A>;
+    for<'a> fn(&'a C, A) with <C, A>;
+    for<'a, 'b> fn(&'a mut S, &'b C, A) with <S, C, A>;
 }
 
 impl<C, O> Clone for Entry<C, O> {

@@ -54,7 +54,7 @@ pub(super) type Preload = Entry<(), ()>;
 /// # Ok::<(), multiproc_process::Error>(())
 /// ```
 pub fn set_forkserver_preload(function: fn()) -> Result<(), Error> {
-    let preload = Preload::plain(function, |function, ()| function())
+    let preload = Preload::new(function, |function, ()| function())
         .map_err(|source| Kind::Function { name: "(the fork server's preload)".into(), source })?;
     *PRELOAD.lock().unwrap_or_else(PoisonError::into_inner) = Some(preload);
     super::forget();
