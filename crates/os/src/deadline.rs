@@ -59,6 +59,16 @@ impl Deadline {
         self.0.map(|time| time.saturating_sub(clock()))
     }
 
+    /// The point on `CLOCK_MONOTONIC` in nanoseconds: the greatest number for never.
+    pub fn nanos(self) -> u64 {
+        self.0.map_or(u64::MAX, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    /// The point that [`nanos`](Deadline::nanos) gave, or one that was calculated from it.
+    pub fn from_nanos(nanos: u64) -> Self {
+        Deadline((nanos < u64::MAX).then(|| Duration::from_nanos(nanos)))
+    }
+
     /// The point on `CLOCK_MONOTONIC`, for calls that take an absolute time.
     pub fn timespec(self) -> Option<Timespec> {
         self.0.map(|time| Timespec {
