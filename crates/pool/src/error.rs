@@ -2,8 +2,11 @@ use std::fmt;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
+use std::time::Duration;
 
 use multiproc_process::Panic;
+
+use crate::death::Death;
 
 /// Why a pool could not be made, or does not take tasks.
 #[derive(Debug, thiserror::Error)]
@@ -14,10 +17,16 @@ pub struct Error(#[from] Kind);
 pub(crate) enum Kind {
     #[error("a pool needs at least one worker")]
     NoWorkers,
+    #[error("a worker that is replaced after no task would run none")]
+    NoTasks,
     #[error("cannot start a worker: {0}")]
     Start(#[source] multiproc_process::Error),
-    #[error("cannot give a worker its outbox: {0}")]
-    Outbox(#[source] io::Error),
+    #[error("cannot give a worker its board: {0}")]
+    Board(#[source] io::Error),
+    #[error("the initializer's argument: {0}")]
+    Initializer(#[source] multiproc_wire::Error),
+    #[error("the tasks' context: {0}")]
+    Context(#[source] multiproc_wire::Error),
     #[error("cannot watch the workers: {0}")]
     Watch(#[source] io::Error),
     #[error("the pool is closed and takes no more tasks")]
@@ -65,10 +74,16 @@ pub(crate) enum TaskKind {
     Panicked(Panic),
     #[error("{0}")]
     Failed(String),
-    #[error("its worker {}", ended(*.0))]
-    Died(Option<ExitStatus>),
+    #[error("its worker {death} while it ran the task{}", tries(*.deaths))]
+    Died { death: Death, deaths: u32 },
     #[error("its value could not be read: {0}")]
     Value(String),
+    #[error("took longer than {0:?}, and was killed with its worker")]
+    TimedOut(Duration),
+    #[error("was not done when the time for all tasks was up")]
+    Deadline,
+    #[error("was cancelled")]
+    Cancelled,
     #[error("was not run: {0}")]
     NotRun(String),
 }
@@ -78,19 +93,46 @@ impl TaskError {
     pub fn panic(&self) -> Option<&Panic> {
         match &*self.0 {
             TaskKind::Panicked(panic) => Some(panic),
+            TaskKind::Died { death, .. } => death.panic.as_ref(),
             _ => None,
         }
     }
 
     /// Tells whether the worker died while it ran the task.
     pub fn is_death(&self) -> bool {
-        matches!(*self.0, TaskKind::Died(_))
+        matches!(*self.0, TaskKind::Died { .. })
+    }
+
+    /// How many workers have died of the task, all its tries counted.
+    pub fn deaths(&self) -> u32 {
+        match *self.0 {
+            TaskKind::Died { deaths, .. } => deaths,
+            _ => 0,
+        }
+    }
+
+    /// Tells whether the worker seems to have died for want of memory: the kernel's out-of-memory
+    /// killer has killed a process, or the worker aborted and had a
+    /// [limit](crate::Builder::memory_limit). Neither is certain.
+    pub fn is_out_of_memory(&self) -> bool {
+        matches!(&*self.0, TaskKind::Died { death, .. } if death.memory.is_some())
+    }
+
+    /// Tells whether the task took longer than its [timeout](crate::Pool::with_timeout), or was not
+    /// done at the [deadline](crate::Pool::with_deadline).
+    pub fn is_timeout(&self) -> bool {
+        matches!(*self.0, TaskKind::TimedOut(_) | TaskKind::Deadline)
+    }
+
+    /// Tells whether the task was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(*self.0, TaskKind::Cancelled)
     }
 
     /// How the worker ended that ran the task, if it died.
     pub fn exit_status(&self) -> Option<ExitStatus> {
         match *self.0 {
-            TaskKind::Died(status) => status,
+            TaskKind::Died { ref death, .. } => death.status,
             _ => None,
         }
     }
@@ -105,6 +147,10 @@ impl TaskError {
         matches!(*self.0, TaskKind::NotRun(_))
     }
 
+    pub(crate) fn died(death: Death, deaths: u32) -> Self {
+        TaskKind::Died { death, deaths }.into()
+    }
+
     pub(crate) fn not_run(reason: impl fmt::Display) -> Self {
         TaskKind::NotRun(reason.to_string()).into()
     }
@@ -117,13 +163,10 @@ impl From<TaskKind> for TaskError {
     }
 }
 
-fn ended(status: Option<ExitStatus>) -> String {
-    match status {
-        Some(status) if status.code().is_some() => {
-            format!("ended while it ran the task ({status})")
-        }
-        Some(status) => format!("was killed while it ran the task ({status})"),
-        None => "ended while it ran the task, and how is not known".into(),
+fn tries(deaths: u32) -> String {
+    match deaths {
+        0 | 1 => String::new(),
+        more => format!(", as did those of {} tries before", more - 1),
     }
 }
 

@@ -1,19 +1,29 @@
 use std::fmt;
 use std::marker::PhantomData;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use multiproc_os::deadline::Deadline;
 use multiproc_wire::Reader;
 use serde::de::DeserializeOwned;
 
+use crate::callback;
+use crate::engine::{Batch, Content, Part, Shared};
 use crate::error::{MapError, TaskError, TaskKind};
-use crate::job::{Collector, Content, Part};
 use crate::outcome::Outcome;
 
 /// What will come of one task: see [`Pool::apply_async`](crate::Pool::apply_async).
 ///
-/// Dropping it does not stop the task.
+/// It is a future, on any runtime, of what [`get`](TaskHandle::get) returns. Dropping it does not stop
+/// the task.
+///
+/// # Cancel safety
+///
+/// The result stays with the handle: a `&mut` of it can be polled, dropped, and polled again.
+#[doc(alias = "AsyncResult")]
+#[doc(alias = "Future")]
 #[must_use = "the value is lost unless it is taken"]
 pub struct TaskHandle<R> {
     tasks: MapHandle<R>,
@@ -21,10 +31,13 @@ pub struct TaskHandle<R> {
 
 /// What will come of several tasks: see [`Pool::map_async`](crate::Pool::map_async).
 ///
-/// Dropping it does not stop the tasks.
+/// It is a future, on any runtime, of what [`get`](MapHandle::get) returns. Dropping it does not stop
+/// the tasks.
+#[doc(alias = "MapResult")]
 #[must_use = "the values are lost unless they are taken"]
 pub struct MapHandle<R> {
-    collector: Arc<Collector>,
+    shared: Arc<Shared>,
+    batch: Arc<Batch>,
     /// By the task's number; `None` until it is done.
     outcomes: Vec<Option<Result<R, TaskError>>>,
     missing: usize,
@@ -32,8 +45,8 @@ pub struct MapHandle<R> {
 }
 
 impl<R: DeserializeOwned> TaskHandle<R> {
-    pub(crate) fn new(collector: Arc<Collector>) -> Self {
-        TaskHandle { tasks: MapHandle::new(collector, 1) }
+    pub(crate) fn new(shared: Arc<Shared>, batch: Arc<Batch>) -> Self {
+        TaskHandle { tasks: MapHandle::new(shared, batch, 1) }
     }
 
     /// Waits for the task and gives its value.
@@ -78,12 +91,80 @@ impl<R: DeserializeOwned> TaskHandle<R> {
     pub fn ready(&mut self) -> bool {
         self.tasks.ready()
     }
+
+    /// Tells whether the task returned a value. `None` if it is not done.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use multiproc_pool::Pool;
+    ///
+    /// multiproc_process::init();
+    /// let pool = Pool::builder().workers(1).build()?;
+    /// let mut later = pool.apply_async(|x: u32| 6 / x, 0)?;
+    /// assert!(later.wait(Duration::MAX) && later.ready());
+    /// assert_eq!(later.successful(), Some(false));
+    /// # Ok::<(), multiproc_pool::Error>(())
+    /// ```
+    pub fn successful(&mut self) -> Option<bool> {
+        self.tasks.successful()
+    }
+
+    /// Sees to it that the task does not run on: if it waits, it is not begun; if it runs, its worker
+    /// is killed, and replaced. If it is done already, its result stands.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_pool::Pool;
+    ///
+    /// multiproc_process::init();
+    /// let pool = Pool::builder().workers(1).build()?;
+    /// let endless = pool.apply_async(|()| -> () { loop { std::thread::park() } }, ())?;
+    /// endless.cancel();
+    /// assert!(endless.get().unwrap_err().is_cancelled());
+    /// assert_eq!(pool.apply(|x: u32| x + 1, 1)?, 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn cancel(&self) {
+        self.tasks.cancel();
+    }
+
+    /// Has a function called with what comes of the task, by a thread that all pools of this process
+    /// share for that.
+    ///
+    /// A function that panics costs nobody else anything: the panic is printed, as any other. One that
+    /// blocks keeps the others waiting.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::mpsc;
+    /// use multiproc_pool::Pool;
+    ///
+    /// multiproc_process::init();
+    /// let pool = Pool::builder().workers(1).build()?;
+    /// let (sender, receiver) = mpsc::channel();
+    /// pool.apply_async(|x: u32| x + 1, 1)?.on_done(move |result| sender.send(result).unwrap());
+    /// assert_eq!(receiver.recv()??, 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "callback")]
+    #[doc(alias = "error_callback")]
+    #[doc(alias = "add_done_callback")]
+    pub fn on_done(self, callback: impl FnOnce(Result<R, TaskError>) + Send + 'static)
+    where
+        R: Send + 'static,
+    {
+        callback::call_with(self, callback);
+    }
 }
 
 impl<R: DeserializeOwned> MapHandle<R> {
-    pub(crate) fn new(collector: Arc<Collector>, count: usize) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, batch: Arc<Batch>, count: usize) -> Self {
         let outcomes = std::iter::repeat_with(|| None).take(count).collect();
-        MapHandle { collector, outcomes, missing: count, returns: PhantomData }
+        MapHandle { shared, batch, outcomes, missing: count, returns: PhantomData }
     }
 
     /// Waits for all tasks and gives their values, in order.
@@ -92,11 +173,7 @@ impl<R: DeserializeOwned> MapHandle<R> {
     ///
     /// A task failed: the error has the outcomes of all.
     pub fn get(self) -> Result<Vec<R>, MapError<R>> {
-        let outcomes = self.outcomes();
-        if outcomes.iter().any(Result::is_err) {
-            return Err(MapError::new(outcomes));
-        }
-        Ok(outcomes.into_iter().flatten().collect())
+        values(self.outcomes())
     }
 
     /// Waits for all tasks no longer than `timeout`, and gives their values as [`get`](MapHandle::get)
@@ -112,7 +189,7 @@ impl<R: DeserializeOwned> MapHandle<R> {
     /// Waits for all tasks and gives what came of each, in order.
     pub fn outcomes(mut self) -> Vec<Result<R, TaskError>> {
         self.collect(Deadline::NEVER);
-        self.outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(lost)).collect()
+        self.take_outcomes()
     }
 
     /// Waits for all tasks no longer than `timeout`. Returns whether they are done.
@@ -125,19 +202,103 @@ impl<R: DeserializeOwned> MapHandle<R> {
         self.collect(Deadline::now())
     }
 
+    /// Tells whether all tasks returned a value. `None` if they are not done.
+    pub fn successful(&mut self) -> Option<bool> {
+        self.ready().then(|| self.outcomes.iter().flatten().all(Result::is_ok))
+    }
+
+    /// Sees to it that the tasks do not run on: those that wait are not begun, and workers that run
+    /// some are killed, and replaced. The results of those that are done stand.
+    pub fn cancel(&self) {
+        self.shared.cancel(&self.batch);
+    }
+
+    /// Has a function called with what [`get`](MapHandle::get) would return, once all tasks are done:
+    /// see [`TaskHandle::on_done`].
+    #[doc(alias = "callback")]
+    #[doc(alias = "error_callback")]
+    pub fn on_done(self, callback: impl FnOnce(Result<Vec<R>, MapError<R>>) + Send + 'static)
+    where
+        R: Send + 'static,
+    {
+        callback::call_with(self, callback);
+    }
+
     fn collect(&mut self, deadline: Deadline) -> bool {
         while self.missing > 0 {
-            let Some(part) = self.collector.take(deadline) else { return false };
-            let (outcomes, missing) = (&mut self.outcomes, &mut self.missing);
-            read(part, |index, outcome| {
-                if let Some(place @ None) = outcomes.get_mut(index) {
-                    *place = Some(outcome);
-                    *missing -= 1;
-                }
-            });
+            match self.batch.take(deadline) {
+                Some(part) => self.note(part),
+                None if self.batch.is_cancelled() => self.give_up(),
+                None => return false,
+            }
         }
         true
     }
+
+    fn note(&mut self, part: Part) {
+        let (outcomes, missing) = (&mut self.outcomes, &mut self.missing);
+        read(part, |index, outcome| {
+            if let Some(place @ None) = outcomes.get_mut(index) {
+                *place = Some(outcome);
+                *missing -= 1;
+            }
+        });
+        if let Some(observer) = &self.batch.options.progress {
+            (observer.0)(self.outcomes.len() - self.missing, self.outcomes.len());
+        }
+    }
+
+    /// After the batch was cancelled.
+    fn give_up(&mut self) {
+        for outcome in self.outcomes.iter_mut().filter(|outcome| outcome.is_none()) {
+            *outcome = Some(Err(TaskKind::Cancelled.into()));
+        }
+        self.missing = 0;
+    }
+
+    fn take_outcomes(&mut self) -> Vec<Result<R, TaskError>> {
+        let outcomes = std::mem::take(&mut self.outcomes);
+        outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(lost)).collect()
+    }
+
+    fn poll_outcomes(&mut self, context: &mut Context<'_>) -> Poll<Vec<Result<R, TaskError>>> {
+        while self.missing > 0 {
+            match self.batch.poll_take(context) {
+                Poll::Ready(Some(part)) => self.note(part),
+                Poll::Ready(None) => self.give_up(),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(self.take_outcomes())
+    }
+}
+
+impl<R: DeserializeOwned> Future for TaskHandle<R> {
+    type Output = Result<R, TaskError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let outcomes = self.tasks.poll_outcomes(context);
+        outcomes.map(|mut outcomes| outcomes.pop().unwrap_or_else(lost))
+    }
+}
+
+impl<R: DeserializeOwned> Future for MapHandle<R> {
+    type Output = Result<Vec<R>, MapError<R>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.poll_outcomes(context).map(values)
+    }
+}
+
+// No value is ever pinned.
+impl<R> Unpin for TaskHandle<R> {}
+impl<R> Unpin for MapHandle<R> {}
+
+fn values<R>(outcomes: Vec<Result<R, TaskError>>) -> Result<Vec<R>, MapError<R>> {
+    if outcomes.iter().any(Result::is_err) {
+        return Err(MapError::new(outcomes));
+    }
+    Ok(outcomes.into_iter().flatten().collect())
 }
 
 /// Reads what came of some tasks, with the number of each.
@@ -157,7 +318,7 @@ pub(crate) fn read<R: DeserializeOwned>(
     }
 }
 
-fn read_one<R: DeserializeOwned>(reader: &mut Reader<'_>) -> Result<R, TaskError> {
+pub(crate) fn read_one<R: DeserializeOwned>(reader: &mut Reader<'_>) -> Result<R, TaskError> {
     let kind = match reader.read_framed::<Outcome<R>>() {
         Ok(Outcome::Returned(value)) => return Ok(value),
         Ok(Outcome::Panicked(panic)) => TaskKind::Panicked(panic),
@@ -169,7 +330,7 @@ fn read_one<R: DeserializeOwned>(reader: &mut Reader<'_>) -> Result<R, TaskError
 
 /// Every task is done once, so that none is ever missing at the end.
 fn lost<R>() -> Result<R, TaskError> {
-    Err(TaskError::not_run("its result was lost"))
+    Err(TaskError::not_run("its result was taken before"))
 }
 
 impl<R> fmt::Debug for TaskHandle<R> {

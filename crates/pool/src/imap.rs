@@ -1,163 +1,296 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
+use std::task::Poll;
 
 use multiproc_os::deadline::Deadline;
 use multiproc_os::image::ENTRY_SIZE;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::engine::job::Jobs;
+use crate::engine::{Batch, Part, Shared};
 use crate::error::{Error, TaskError};
 use crate::handle::read;
-use crate::job::Collector;
-use crate::pool::Pool;
 
-/// So many tasks for each worker are under way at a time: one runs, the others wait for it.
+/// So many tasks for each worker, or so many chunks, are under way at a time: one runs, the others wait
+/// for it.
 const UNDER_WAY: usize = 4;
 
-/// What comes of tasks, in order: see [`Pool::imap`].
+/// What comes of tasks, in order: see [`Pool::imap`](crate::Pool::imap).
+///
+/// With feature `stream` it is a `Stream` as well.
 #[must_use = "it hands in no task before results are taken"]
-pub struct Imap<'a, I, A, R> {
-    unordered: ImapUnordered<'a, I, A, R>,
+pub struct Imap<I, R> {
+    unordered: ImapUnordered<I, R>,
     /// What came before its turn.
     early: BTreeMap<usize, Result<R, TaskError>>,
     next: usize,
 }
 
-/// What comes of tasks, as it comes: see [`Pool::imap_unordered`].
+/// What comes of tasks, as it comes: see [`Pool::imap_unordered`](crate::Pool::imap_unordered).
+///
+/// With feature `stream` it is a `Stream` as well.
 #[must_use = "it hands in no task before results are taken"]
-pub struct ImapUnordered<'a, I, A, R> {
-    pool: &'a Pool,
-    entry: Result<[u8; ENTRY_SIZE], Arc<Error>>,
+pub struct ImapUnordered<I, R> {
+    shared: Arc<Shared>,
+    entry: Result<[u8; ENTRY_SIZE], String>,
+    batch: Arc<Batch>,
     /// `None` once it has given its last item.
     items: Option<I>,
-    collector: Arc<Collector>,
     /// How many tasks were taken from the items.
     taken: usize,
     /// How many of them were handed in and are not read yet.
     under_way: usize,
     ready: VecDeque<(usize, Result<R, TaskError>)>,
-    function: std::marker::PhantomData<fn(A) -> R>,
+    returns: PhantomData<fn() -> R>,
 }
 
-impl<'a, I, A, R> ImapUnordered<'a, I, A, R>
-where
-    I: Iterator<Item = A>,
-    A: Serialize,
-    R: DeserializeOwned,
-{
-    pub(crate) fn new(pool: &'a Pool, entry: Result<[u8; ENTRY_SIZE], Error>, items: I) -> Self {
+impl<I, R> ImapUnordered<I, R> {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        entry: Result<[u8; ENTRY_SIZE], Error>,
+        batch: Arc<Batch>,
+        items: I,
+    ) -> Self {
         ImapUnordered {
-            pool,
-            entry: entry.map_err(Arc::new),
+            shared,
+            entry: entry.map_err(|error| error.to_string()),
+            batch,
             items: Some(items),
-            collector: Arc::default(),
             taken: 0,
             under_way: 0,
             ready: VecDeque::new(),
-            function: std::marker::PhantomData,
+            returns: PhantomData,
         }
     }
 
-    /// Hands in tasks until `room` of them are under way, or the items are at their end.
-    fn hand_in(&mut self, room: usize) {
-        while self.under_way < room {
-            let Some(item) = self.items.as_mut().and_then(Iterator::next) else {
-                self.items = None;
-                return;
-            };
-            let index = self.taken;
-            self.taken += 1;
-            let handed_in = match &self.entry {
-                Ok(entry) => self
-                    .pool
-                    .submit_one(*entry, item, index, &self.collector)
-                    .map_err(TaskError::not_run),
-                Err(error) => Err(TaskError::not_run(error)),
-            };
-            match handed_in {
-                Ok(()) => self.under_way += 1,
-                Err(error) => {
-                    self.ready.push_back((index, Err(error)));
-                    return;
-                }
-            }
-        }
-    }
-
-    fn next_indexed(&mut self, room: usize) -> Option<(usize, Result<R, TaskError>)> {
-        loop {
-            self.hand_in(room);
-            if let Some(result) = self.ready.pop_front() {
-                return Some(result);
-            }
-            if self.under_way == 0 {
-                return None;
-            }
-            let part = self.collector.take(Deadline::NEVER)?;
-            let (ready, under_way) = (&mut self.ready, &mut self.under_way);
-            read(part, |index, outcome| {
-                ready.push_back((index, outcome));
-                *under_way -= 1;
-            });
-        }
+    fn chunk(&self) -> usize {
+        self.batch.options.chunk_size.unwrap_or(1)
     }
 
     fn room(&self) -> usize {
-        self.pool.workers() * UNDER_WAY
+        self.shared.lock().size.saturating_mul(UNDER_WAY).saturating_mul(self.chunk())
     }
 }
 
-impl<I, A, R> Iterator for ImapUnordered<'_, I, A, R>
+impl<I, R> ImapUnordered<I, R>
 where
-    I: Iterator<Item = A>,
-    A: Serialize,
+    I: Iterator<Item: Serialize>,
+    R: DeserializeOwned,
+{
+    /// Hands in tasks until `room` of them are under way, or the items are at their end.
+    fn hand_in(&mut self, room: usize) {
+        while self.under_way < room && self.ready.is_empty() {
+            let first = self.taken;
+            if let Err(error) = self.hand_in_some(room - self.under_way) {
+                // Those before the one at fault go with it.
+                let failed = (first..self.taken).map(|index| (index, Err(error.clone())));
+                self.ready.extend(failed);
+            }
+            if self.items.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Hands in a chunk of tasks.
+    fn hand_in_some(&mut self, room: usize) -> Result<(), TaskError> {
+        let first = self.taken;
+        let mut jobs = match &self.entry {
+            Ok(entry) => Ok(Jobs::new(*entry, &self.batch, first)),
+            Err(error) => Err(TaskError::not_run(error)),
+        };
+        for _ in 0..self.chunk().min(room) {
+            let Some(item) = self.items.as_mut().and_then(Iterator::next) else {
+                self.items = None;
+                break;
+            };
+            self.taken += 1;
+            let pushed = match &mut jobs {
+                Ok(jobs) => jobs.push(item).map_err(TaskError::not_run),
+                Err(error) => Err(error.clone()),
+            };
+            pushed?;
+        }
+        let works = jobs?.finish().0;
+        self.shared.submit(works).map_err(TaskError::not_run)?;
+        self.under_way += self.taken - first;
+        Ok(())
+    }
+
+    /// Gives the next result. `take` waits for those of some tasks, or says that they are not there.
+    fn poll_indexed(
+        &mut self,
+        room: usize,
+        mut take: impl FnMut(&Batch) -> Poll<Option<Part>>,
+    ) -> Poll<Option<(usize, Result<R, TaskError>)>> {
+        loop {
+            self.hand_in(room);
+            if let Some(result) = self.ready.pop_front() {
+                return Poll::Ready(Some(result));
+            }
+            if self.under_way == 0 {
+                return Poll::Ready(None);
+            }
+            match take(&self.batch) {
+                Poll::Ready(Some(part)) => self.note(part),
+                // It was cancelled, which nobody can do but this.
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    fn note(&mut self, part: Part) {
+        let (ready, under_way) = (&mut self.ready, &mut self.under_way);
+        read(part, |index, outcome| {
+            ready.push_back((index, outcome));
+            *under_way -= 1;
+        });
+    }
+
+    fn poll(
+        &mut self,
+        take: impl FnMut(&Batch) -> Poll<Option<Part>>,
+    ) -> Poll<Option<Result<R, TaskError>>> {
+        let room = self.room();
+        self.poll_indexed(room, take).map(|result| result.map(|(_, outcome)| outcome))
+    }
+}
+
+impl<I, R> Iterator for ImapUnordered<I, R>
+where
+    I: Iterator<Item: Serialize>,
     R: DeserializeOwned,
 {
     type Item = Result<R, TaskError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.next_indexed(self.room()).map(|(_, outcome)| outcome)
+        ready(self.poll(wait))
     }
 }
 
-impl<'a, I, A, R> Imap<'a, I, A, R> {
-    pub(crate) fn new(unordered: ImapUnordered<'a, I, A, R>) -> Self {
+impl<I, R> Imap<I, R> {
+    pub(crate) fn new(unordered: ImapUnordered<I, R>) -> Self {
         Imap { unordered, early: BTreeMap::new(), next: 0 }
     }
 }
 
-impl<I, A, R> Iterator for Imap<'_, I, A, R>
+impl<I, R> Imap<I, R>
 where
-    I: Iterator<Item = A>,
-    A: Serialize,
+    I: Iterator<Item: Serialize>,
+    R: DeserializeOwned,
+{
+    fn poll(
+        &mut self,
+        mut take: impl FnMut(&Batch) -> Poll<Option<Part>>,
+    ) -> Poll<Option<Result<R, TaskError>>> {
+        loop {
+            if let Some(outcome) = self.early.remove(&self.next) {
+                self.next += 1;
+                return Poll::Ready(Some(outcome));
+            }
+            // What came early counts as under way: one slow task must not let the others run ahead
+            // without bound.
+            let room = self.unordered.room().saturating_sub(self.early.len()).max(1);
+            match self.unordered.poll_indexed(room, &mut take) {
+                Poll::Ready(Some((index, outcome))) => self.early.insert(index, outcome),
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Pending => return Poll::Pending,
+            };
+        }
+    }
+}
+
+impl<I, R> Iterator for Imap<I, R>
+where
+    I: Iterator<Item: Serialize>,
     R: DeserializeOwned,
 {
     type Item = Result<R, TaskError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            if let Some(outcome) = self.early.remove(&self.next) {
-                self.next += 1;
-                return Some(outcome);
-            }
-            // What came early counts as under way: one slow task must not let the others run ahead
-            // without bound.
-            let room = self.unordered.room().saturating_sub(self.early.len()).max(1);
-            let (index, outcome) = self.unordered.next_indexed(room)?;
-            self.early.insert(index, outcome);
-        }
+        ready(self.poll(wait))
     }
 }
 
-impl<I, A, R> fmt::Debug for Imap<'_, I, A, R> {
+impl<I, R> Drop for ImapUnordered<I, R> {
+    fn drop(&mut self) {
+        // Tasks that run are let run.
+        self.batch.cancel();
+    }
+}
+
+fn wait(batch: &Batch) -> Poll<Option<Part>> {
+    Poll::Ready(batch.take(Deadline::NEVER))
+}
+
+/// What a call gave that waits.
+fn ready<T>(polled: Poll<Option<T>>) -> Option<T> {
+    match polled {
+        Poll::Ready(value) => value,
+        Poll::Pending => None,
+    }
+}
+
+impl<I, R> fmt::Debug for Imap<I, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Imap").field("next", &self.next).finish_non_exhaustive()
     }
 }
 
-impl<I, A, R> fmt::Debug for ImapUnordered<'_, I, A, R> {
+impl<I, R> fmt::Debug for ImapUnordered<I, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ImapUnordered").field("taken", &self.taken).finish_non_exhaustive()
     }
+}
+
+#[cfg(feature = "stream")]
+mod stream {
+    use std::pin::Pin;
+    use std::task::Context;
+
+    use futures_core::Stream;
+
+    use super::{DeserializeOwned, Imap, ImapUnordered, Poll, Serialize, TaskError};
+    use crate::completed::AsCompleted;
+
+    impl<I, R> Stream for ImapUnordered<I, R>
+    where
+        I: Iterator<Item: Serialize> + Unpin,
+        R: DeserializeOwned,
+    {
+        type Item = Result<R, TaskError>;
+
+        fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+            self.get_mut().poll(|batch| batch.poll_take(context))
+        }
+    }
+
+    impl<I, R> Stream for Imap<I, R>
+    where
+        I: Iterator<Item: Serialize> + Unpin,
+        R: DeserializeOwned,
+    {
+        type Item = Result<R, TaskError>;
+
+        fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+            self.get_mut().poll(|batch| batch.poll_take(context))
+        }
+    }
+
+    impl<R: DeserializeOwned> Stream for AsCompleted<R> {
+        type Item = (usize, Result<R, TaskError>);
+
+        fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+            AsCompleted::poll_next(self.get_mut(), context)
+        }
+    }
+
+    // Neither results nor handles are ever pinned.
+    impl<I: Unpin, R> Unpin for ImapUnordered<I, R> {}
+    impl<I: Unpin, R> Unpin for Imap<I, R> {}
+    impl<R> Unpin for AsCompleted<R> {}
 }

@@ -3,20 +3,27 @@
 #![warn(clippy::unwrap_used, clippy::expect_used)]
 
 mod builder;
+mod completed;
 mod error;
 mod handle;
 mod imap;
+mod mode;
 mod pool;
+mod statistics;
 
-mod dispatcher;
-mod job;
-mod outbox;
+mod callback;
+mod child;
+mod context;
+mod death;
+mod engine;
+mod options;
 mod outcome;
-mod state;
-mod worker;
 
 pub use builder::Builder;
+pub use completed::{AsCompleted, as_completed};
 pub use error::{Error, MapError, TaskError};
 pub use handle::{MapHandle, TaskHandle};
 pub use imap::{Imap, ImapUnordered};
+pub use mode::{Mode, Stateful, Stateless};
 pub use pool::Pool;
+pub use statistics::{Statistics, WorkerStatistics};

@@ -1,0 +1,332 @@
+//! What a worker process does.
+
+use std::any::Any;
+use std::time::Instant;
+
+use multiproc_os::deadline::Deadline;
+use multiproc_os::image::{ENTRY_SIZE, Entry};
+use multiproc_process::__private::{be_quiet, catch};
+use multiproc_wire::{Endpoint, Message, encode};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::context::{Context, Shelf};
+use crate::engine::board::{self, Board, Turn};
+use crate::mode::Mode;
+use crate::outcome::Outcome;
+
+/// The argument of a worker process.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Place {
+    pub(crate) line: Endpoint,
+    pub(crate) board: Board,
+    /// The first order is [`Order::Open`].
+    pub(crate) opens: bool,
+    /// It retires when it has more resident memory than so many bytes after a task.
+    pub(crate) most_resident: Option<u64>,
+}
+
+/// To the worker.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Order {
+    /// Make your state. The framed argument follows.
+    Open { entry: [u8; ENTRY_SIZE] },
+    /// Keep this for tasks to come. The framed value follows.
+    Keep { context: u64 },
+    /// Run these tasks. The framed arguments follow.
+    Run(Run),
+    /// End, after this has made something of your state.
+    Retire { entry: Option<[u8; ENTRY_SIZE]> },
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Run {
+    pub(crate) entry: [u8; ENTRY_SIZE],
+    pub(crate) first: u32,
+    pub(crate) count: u32,
+    /// Whether it is to say when it begins each.
+    pub(crate) timed: bool,
+    pub(crate) context: Option<u64>,
+}
+
+/// From the worker.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Report {
+    Ready,
+    /// The results of these tasks. The framed outcomes follow.
+    Results {
+        first: u32,
+        count: u32,
+        done: Option<Done>,
+    },
+    /// What the finalizer returned follows, framed.
+    Final,
+}
+
+/// With the last results of an assignment.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Done {
+    /// How long all of it took.
+    pub(crate) nanos: u64,
+    /// Has more resident memory than it may.
+    pub(crate) overgrown: bool,
+}
+
+/// A task function with the code that knows its types.
+pub(crate) type TaskEntry = Entry<Assignment, Desk>;
+/// An initializer, likewise.
+pub(crate) type OpenEntry = Entry<Message, Result<Box<dyn Any>, String>>;
+/// A finalizer, likewise.
+pub(crate) type CloseEntry = Entry<Box<dyn Any>, Message>;
+
+/// What a worker has in hand.
+pub(crate) struct Desk {
+    place: &'static Place,
+    state: Box<dyn Any>,
+    shelf: Shelf,
+}
+
+/// An assignment as it is run.
+pub(crate) struct Assignment {
+    desk: Desk,
+    run: Run,
+    arguments: Message,
+}
+
+/// Follows orders until it retires, or the pool lets go of the line.
+pub(crate) fn work(place: Place) -> Result<(), String> {
+    be_quiet();
+    let place: &'static Place = Box::leak(Box::new(place));
+    let mut desk = Desk { place, state: Box::new(()), shelf: Shelf::default() };
+    if !place.opens {
+        place.report(&Report::Ready, &Message::new());
+    }
+    loop {
+        let received = place.line.recv_with(Deadline::NEVER, |mut reader| {
+            let order: Order = reader.read()?;
+            Ok::<_, multiproc_wire::Error>((order, reader.into_message()?))
+        });
+        let (order, content) = match received {
+            Ok(Some(Ok(received))) => received,
+            Ok(None) => continue,
+            Err(error) if error.is_closed() => return Ok(()),
+            Ok(Some(Err(error))) | Err(error) => return Err(format!("its order: {error}")),
+        };
+        match order {
+            Order::Open { entry } => {
+                let entry = OpenEntry::decode(&entry).ok_or(NO_FUNCTION)?;
+                desk.state = entry.call(content)?;
+                place.report(&Report::Ready, &Message::new());
+            }
+            Order::Keep { context } => desk.shelf.put(Context::new(context, content)),
+            Order::Run(run) => {
+                let entry = TaskEntry::decode(&run.entry).ok_or(NO_FUNCTION)?;
+                desk = entry.call(Assignment { desk, run, arguments: content });
+            }
+            Order::Retire { entry } => {
+                if let Some(entry) = entry {
+                    let entry = CloseEntry::decode(&entry).ok_or(NO_FUNCTION)?;
+                    place.report(&Report::Final, &entry.call(desk.state));
+                }
+                return Ok(());
+            }
+        }
+    }
+}
+
+const NO_FUNCTION: &str = "its order names no function of this program";
+
+/// The code that knows a task function's types.
+pub(crate) fn run<M: Mode, A: DeserializeOwned, R: Serialize>(
+    function: M::Task<A, R>,
+    assignment: Assignment,
+) -> Desk {
+    let Assignment { mut desk, run, arguments } = assignment;
+    match desk.state.downcast_mut::<M::State>() {
+        Some(state) => {
+            run_all(desk.place, &run, &arguments, |argument| M::call(function, state, argument));
+        }
+        None => fail_all::<R>(desk.place, &run, NO_STATE),
+    }
+    desk
+}
+
+/// The code that knows the types of a function whose tasks share an argument.
+pub(crate) fn run_with<
+    M: Mode,
+    C: DeserializeOwned + 'static,
+    A: DeserializeOwned,
+    R: Serialize,
+>(
+    function: M::TaskWith<C, A, R>,
+    assignment: Assignment,
+) -> Desk {
+    let Assignment { mut desk, run, arguments } = assignment;
+    let context = match catch(|| desk.shelf.get::<C>(run.context)) {
+        Ok(context) => context,
+        Err(panic) => Err(panic.to_string()),
+    };
+    match (desk.state.downcast_mut::<M::State>(), context) {
+        (Some(state), Ok(context)) => run_all(desk.place, &run, &arguments, |argument| {
+            M::call_with(function, state, context, argument)
+        }),
+        (None, _) => fail_all::<R>(desk.place, &run, NO_STATE),
+        (_, Err(reason)) => fail_all::<R>(desk.place, &run, &format!("the context: {reason}")),
+    }
+    desk
+}
+
+const NO_STATE: &str = "the worker's state is of another type";
+
+/// The code that knows an initializer's types.
+pub(crate) fn open<A: DeserializeOwned, S: Any>(
+    function: fn(A) -> S,
+    argument: Message,
+) -> Result<Box<dyn Any>, String> {
+    let argument = argument.reader().read_framed();
+    let argument = argument.map_err(|error| format!("the initializer's argument: {error}"))?;
+    Ok(Box::new(function(argument)))
+}
+
+/// The code that knows a finalizer's types.
+pub(crate) fn close<S: Any, F: Serialize>(function: fn(S) -> F, state: Box<dyn Any>) -> Message {
+    let mut message = Message::new();
+    let outcome = match state.downcast::<S>() {
+        Ok(state) => match catch(|| function(*state)) {
+            Ok(value) => Outcome::Returned(value),
+            Err(panic) => Outcome::Panicked(panic),
+        },
+        Err(_) => Outcome::Failed(NO_STATE.into()),
+    };
+    push(&mut message, outcome);
+    message
+}
+
+fn run_all<A: DeserializeOwned, R: Serialize>(
+    place: &'static Place,
+    run: &Run,
+    arguments: &Message,
+    mut call: impl FnMut(A) -> R,
+) {
+    let start = Instant::now();
+    let mut arguments = arguments.reader();
+    let mut results = Results::new(place, run);
+    let mut overgrown = false;
+    for task in run.first..run.first + run.count {
+        if run.timed {
+            place.board.note_start(Deadline::now().nanos());
+        }
+        match place.board.begin(task) {
+            Turn::Begin => {}
+            Turn::Skip => break,
+            Turn::Die => wait_for_the_end(),
+        }
+        let outcome = match catch(|| arguments.read_framed::<A>()) {
+            Ok(Ok(argument)) => match catch(|| call(argument)) {
+                Ok(value) => Outcome::Returned(value),
+                Err(panic) => Outcome::Panicked(panic),
+            },
+            Ok(Err(error)) => Outcome::Failed(format!("its argument: {error}")),
+            Err(panic) => Outcome::Panicked(panic),
+        };
+        results.add(outcome);
+        if place.most_resident.is_some_and(|most| resident().is_some_and(|now| now > most)) {
+            overgrown = true;
+            place.board.take_back(|left| left);
+        }
+    }
+    let nanos = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    results.send(Some(Done { nanos, overgrown }));
+}
+
+fn fail_all<R: Serialize>(place: &'static Place, run: &Run, reason: &str) {
+    let mut results = Results::new(place, run);
+    for task in run.first..run.first + run.count {
+        match place.board.begin(task) {
+            Turn::Begin => results.add::<R>(Outcome::Failed(reason.into())),
+            Turn::Skip => break,
+            Turn::Die => wait_for_the_end(),
+        }
+    }
+    results.send(Some(Done { nanos: 0, overgrown: false }));
+}
+
+/// The parent has sent `SIGKILL`, or is about to.
+fn wait_for_the_end() -> ! {
+    loop {
+        std::thread::park();
+    }
+}
+
+/// How much memory this process has resident, in bytes.
+fn resident() -> Option<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * multiproc_os::memory::page_size())
+}
+
+impl Place {
+    fn report(&self, report: &Report, content: &Message) {
+        // It has no value in it that cannot be encoded. A pool that is gone has no use for it; the
+        // next receive ends this worker.
+        let header = encode(report).unwrap_or_default();
+        let parts = [header.bytes(), content.bytes()];
+        let _gone = self.line.send_parts(parts, &content.fds(), Deadline::NEVER);
+    }
+}
+
+/// Results that were not sent yet.
+struct Results {
+    place: &'static Place,
+    /// An assignment of one task has no use for the outbox: its result goes out at once.
+    single: bool,
+    first: u32,
+    count: u32,
+    message: Message,
+}
+
+impl Results {
+    fn new(place: &'static Place, run: &Run) -> Self {
+        place.board.clear_outbox(run.first);
+        let single = run.count == 1;
+        Results { place, single, first: run.first, count: 0, message: Message::new() }
+    }
+
+    fn add<R: Serialize>(&mut self, outcome: Outcome<R>) {
+        let start = self.message.bytes().len();
+        push(&mut self.message, outcome);
+        self.count += 1;
+        if self.message.has_fds() || self.message.bytes().len() > board::CAPACITY {
+            self.send(None);
+        } else if !self.single {
+            self.place.board.keep(&self.message.bytes()[start..]);
+        }
+    }
+
+    fn send(&mut self, done: Option<Done>) {
+        if done.is_none() && self.count == 0 {
+            return;
+        }
+        let report = Report::Results { first: self.first, count: self.count, done };
+        self.place.report(&report, &self.message);
+        self.message.clear();
+        self.first += self.count;
+        self.count = 0;
+        self.place.board.clear_outbox(self.first);
+    }
+}
+
+/// Adds an outcome, or why it cannot be sent.
+fn push<R: Serialize>(message: &mut Message, outcome: Outcome<R>) {
+    let start = message.bytes().len();
+    let failure = match catch(|| message.push_framed(outcome)) {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => Outcome::Failed(format!("its value: {error}")),
+        Err(panic) => {
+            message.truncate(start);
+            Outcome::<()>::Panicked(panic)
+        }
+    };
+    // It is text, which serialises.
+    let _serialises = message.push_framed(failure);
+}

@@ -1,0 +1,14 @@
+//! What gets tasks to workers and results back: see the crate's README.
+
+pub(crate) mod board;
+pub(crate) mod job;
+
+mod batch;
+mod dispatcher;
+mod shared;
+mod waiting;
+mod worker;
+
+pub(crate) use batch::{Batch, Content, Part};
+pub(crate) use dispatcher::Dispatcher;
+pub(crate) use shared::{Shared, State};

@@ -1,0 +1,174 @@
+//! What the tasks of one call have in common, and where their results come together.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::mem;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use multiproc_os::deadline::Deadline;
+use multiproc_os::patience::Patience;
+use multiproc_wire::Message;
+
+use crate::context::Sent;
+use crate::error::TaskError;
+use crate::options::Options;
+
+/// The tasks of one call.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    pub(crate) options: Options,
+    /// No task is begun after it.
+    pub(crate) deadline: Option<Deadline>,
+    /// The argument that all share.
+    pub(crate) context: Option<Sent>,
+    results: Mutex<Results>,
+    arrived: Condvar,
+    patience: Patience,
+    /// The mean time of a task so far, in nanoseconds. Zero before any was measured.
+    task_nanos: AtomicU64,
+    cancelled: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Results {
+    parts: VecDeque<Part>,
+    /// Who polls for them.
+    waker: Option<Waker>,
+}
+
+/// What came of some tasks.
+#[derive(Debug)]
+pub(crate) struct Part {
+    /// The number of the first in the batch.
+    pub(crate) first: usize,
+    pub(crate) count: usize,
+    pub(crate) content: Content,
+}
+
+#[derive(Debug)]
+pub(crate) enum Content {
+    /// Framed outcomes.
+    Outcomes(Message),
+    /// All of them failed, and this is why.
+    Failed(TaskError),
+}
+
+impl Batch {
+    pub(crate) fn new(options: Options, context: Option<Sent>) -> Self {
+        let deadline = options.deadline.map(Deadline::after);
+        Batch { options, deadline, context, ..Batch::default() }
+    }
+
+    /// Takes in how long some tasks took.
+    pub(crate) fn learn(&self, tasks: usize, nanos: u64) {
+        let mean = nanos / tasks.max(1) as u64;
+        let before = self.task_nanos.load(Relaxed);
+        let now = if before == 0 { mean } else { (before + mean) / 2 };
+        self.task_nanos.store(now.max(1), Relaxed);
+    }
+
+    /// How long so many tasks will take, going by those before. `None` if there were none.
+    pub(crate) fn expected(&self, tasks: usize) -> Option<Duration> {
+        match self.task_nanos.load(Relaxed) {
+            0 => None,
+            nanos => Some(Duration::from_nanos(nanos.saturating_mul(tasks as u64))),
+        }
+    }
+
+    /// How many of the waiting tasks are to go to a worker at once.
+    ///
+    /// Enough to make the message's cost small, and few enough that all workers end together.
+    pub(crate) fn chunk(&self, waiting: usize, workers: usize) -> usize {
+        const WORTH_A_MESSAGE: Duration = Duration::from_millis(2);
+        const UNMEASURED: usize = 16;
+        if let Some(size) = self.options.chunk_size {
+            return size.clamp(1, waiting);
+        }
+        let fair = waiting.div_ceil(workers.max(1) * 2);
+        let long_enough = match self.task_nanos.load(Relaxed) {
+            0 => UNMEASURED.min(waiting.div_ceil(workers.max(1) * 4)),
+            nanos => (WORTH_A_MESSAGE.as_nanos() as u64 / nanos) as usize,
+        };
+        long_enough.clamp(1, fair.max(1))
+    }
+
+    pub(crate) fn cancel(&self) {
+        self.cancelled.store(true, Relaxed);
+        self.tell(self.results());
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Relaxed)
+    }
+
+    pub(crate) fn put(&self, part: Part) {
+        let mut results = self.results();
+        results.parts.push_back(part);
+        self.tell(results);
+    }
+
+    fn tell(&self, mut results: MutexGuard<'_, Results>) {
+        let waker = results.waker.take();
+        drop(results);
+        self.arrived.notify_one();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Waits for results. `None` if the deadline passed first, or the batch was cancelled.
+    pub(crate) fn take(&self, deadline: Deadline) -> Option<Part> {
+        let attempt = || Ok::<_, Infallible>(self.try_take());
+        match self.patience.wait(attempt, || Ok(self.sleep(deadline))) {
+            Ok(part) => part,
+        }
+    }
+
+    /// Takes what is there, or has the task woken when something is.
+    pub(crate) fn poll_take(&self, context: &mut Context<'_>) -> Poll<Option<Part>> {
+        let mut results = self.results();
+        if let Some(part) = results.parts.pop_front() {
+            return Poll::Ready(Some(part));
+        }
+        if self.is_cancelled() {
+            return Poll::Ready(None);
+        }
+        let waker = context.waker();
+        if !results.waker.as_ref().is_some_and(|before| before.will_wake(waker)) {
+            let _before = mem::replace(&mut results.waker, Some(waker.clone()));
+        }
+        Poll::Pending
+    }
+
+    fn try_take(&self) -> Option<Option<Part>> {
+        let part = self.results().parts.pop_front();
+        (part.is_some() || self.is_cancelled()).then_some(part)
+    }
+
+    fn sleep(&self, deadline: Deadline) -> Option<Part> {
+        let mut results = self.results();
+        loop {
+            if let Some(part) = results.parts.pop_front() {
+                return Some(part);
+            }
+            if self.is_cancelled() {
+                return None;
+            }
+            results = match deadline.remaining() {
+                None => self.arrived.wait(results).unwrap_or_else(PoisonError::into_inner),
+                Some(Duration::ZERO) => return None,
+                Some(time) => {
+                    let waited = self.arrived.wait_timeout(results, time);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+
+    fn results(&self) -> MutexGuard<'_, Results> {
+        self.results.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

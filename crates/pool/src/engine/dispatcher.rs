@@ -1,0 +1,306 @@
+//! The thread that watches the workers.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, MutexGuard};
+use std::time::{Duration, Instant};
+
+use multiproc_os::deadline::Deadline;
+use multiproc_os::patience::Patience;
+use multiproc_os::reactor::Reactor;
+use multiproc_wire::{Endpoint, encode};
+
+use super::shared::{Shared, State};
+use super::worker::{Life, Worker};
+use crate::child::Order;
+use crate::death::Death;
+use crate::error::{Error, Kind, TaskError};
+
+const WAKER: u64 = 0;
+
+/// So many workers in a row may end before they are ready for a task, before no more are started.
+const FUTILE: u32 = 10;
+
+pub(crate) struct Dispatcher {
+    shared: Arc<Shared>,
+    reactor: Reactor,
+    /// The lines that it reads.
+    lines: BTreeMap<u64, Arc<Endpoint>>,
+    next_worker: u64,
+    /// How many workers have ended since one was last ready for a task.
+    futile: u32,
+    /// How the last of them ended.
+    reason: String,
+}
+
+impl Dispatcher {
+    /// Starts the workers.
+    pub(crate) fn new(shared: Arc<Shared>) -> Result<Self, Error> {
+        let reactor = Reactor::new().map_err(Kind::Watch)?;
+        reactor.add(&shared.waker, WAKER).map_err(Kind::Watch)?;
+        let mut dispatcher = Dispatcher {
+            shared: Arc::clone(&shared),
+            reactor,
+            lines: BTreeMap::new(),
+            next_worker: 0,
+            futile: 0,
+            reason: String::new(),
+        };
+        for _ in 0..shared.settings.at_first() {
+            dispatcher.start_worker()?;
+        }
+        Ok(dispatcher)
+    }
+
+    /// Runs until the pool has ended.
+    pub(crate) fn run(mut self) {
+        // Whatever happens here, nobody waits for a result that cannot come.
+        let failure = match catch_unwind(AssertUnwindSafe(|| self.watch())) {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(format!("the pool failed: {error}")),
+            Err(_) => Some("the pool's thread panicked".into()),
+        };
+        if let Some(failure) = failure {
+            self.shared.lock().terminated = true;
+            self.end(&TaskError::not_run(failure));
+        }
+        self.shared.end();
+    }
+
+    fn watch(&mut self) -> io::Result<()> {
+        let patience = Patience::new();
+        let shared = Arc::clone(&self.shared);
+        let mut until = Deadline::NEVER;
+        loop {
+            let ready = patience.wait(
+                || {
+                    self.reactor
+                        .wait(Deadline::now())
+                        .map(|ready| (!ready.is_empty()).then_some(ready))
+                },
+                || self.reactor.wait(until),
+            )?;
+            for token in ready {
+                match token {
+                    WAKER => shared.waker.clear(),
+                    line if line % 2 == 1 => self.read(id(line))?,
+                    pidfd => self.bury(id(pidfd))?,
+                }
+            }
+            let mut state = shared.lock();
+            if state.terminated {
+                drop(state);
+                self.end(&TaskError::not_run("the pool was terminated"));
+                return Ok(());
+            }
+            state.end_expired();
+            state.end_overdue();
+            drop(shared.dispatch(state));
+            self.replace();
+            let mut state = shared.dispatch(shared.lock());
+            self.retire(&mut state);
+            if state.closed && state.waiting.is_empty() && state.workers.is_empty() {
+                return Ok(());
+            }
+            until = self.next_look(&state);
+            state.attended = until;
+        }
+    }
+
+    /// Reads one message of a worker's.
+    fn read(&mut self, id: u64) -> io::Result<()> {
+        let Some(line) = self.lines.get(&id) else { return Ok(()) };
+        let message = match Worker::read(line) {
+            Ok(None) => return Ok(()),
+            Ok(Some(message)) => Some(message),
+            // It has ended, or a task has closed its socket, or written to it.
+            Err(_) => {
+                self.reactor.remove(&**line)?;
+                self.lines.remove(&id);
+                None
+            }
+        };
+        let mut state = self.shared.lock();
+        let state = &mut *state;
+        let Some(worker) = state.workers.get_mut(&id) else { return Ok(()) };
+        match message {
+            Some((report, content)) => {
+                if let Some(left) = worker.note(report, content) {
+                    state.waiting.put_back(left);
+                }
+            }
+            None if worker.life == Life::Retiring => {}
+            None => worker.kill(),
+        }
+        Ok(())
+    }
+
+    fn start_worker(&mut self) -> Result<(), Error> {
+        let id = self.next_worker;
+        let worker = Worker::start(&self.shared.settings, id)?;
+        self.next_worker += 1;
+        self.reactor.add(&*worker.line, line_token(id)).map_err(Kind::Watch)?;
+        let watched = self.reactor.add(worker.process.as_fd(), line_token(id) + 1);
+        if let Err(error) = watched {
+            let _watched = self.reactor.remove(&*worker.line);
+            return Err(Kind::Watch(error).into());
+        }
+        self.lines.insert(id, Arc::clone(&worker.line));
+        self.shared.lock().workers.insert(id, worker);
+        Ok(())
+    }
+
+    /// Takes leave of a worker that has ended.
+    fn bury(&mut self, id: u64) -> io::Result<()> {
+        let Some(mut worker) = self.shared.lock().workers.remove(&id) else { return Ok(()) };
+        self.forget(id, &worker)?;
+        let left = worker.drain();
+        let death = Death::of(&mut worker.process, self.shared.settings.memory_limit);
+        if worker.ready {
+            self.futile = 0;
+        } else {
+            self.futile += 1;
+            self.reason = death.to_string();
+        }
+        let mut state = self.shared.lock();
+        let (ran, unbegun) = worker.leave();
+        for work in left.into_iter().chain(unbegun.into_iter().rev()) {
+            state.waiting.put_back(work);
+        }
+        if let Some((task, mut work)) = ran {
+            let doom = worker.doom.take().filter(|(doomed, _)| *doomed == task);
+            let options = &work.job.batch.options;
+            let deaths = work.job.count_death(work.tasks.start);
+            match doom {
+                Some((_, error)) => work.fail_first(error),
+                None if deaths <= options.retries => state.waiting.put_back(work),
+                None => work.fail_first(TaskError::died(death, deaths)),
+            }
+        }
+        let unforeseen = worker.life != Life::Retiring;
+        state.statistics.part_with(&worker.statistics(), unforeseen);
+        state.finals.extend(worker.last_words);
+        Ok(())
+    }
+
+    fn forget(&mut self, id: u64, worker: &Worker) -> io::Result<()> {
+        if let Some(line) = self.lines.remove(&id) {
+            self.reactor.remove(&*line)?;
+        }
+        self.reactor.remove(worker.process.as_fd())
+    }
+
+    /// Starts workers where there are fewer than there are to be.
+    fn replace(&mut self) {
+        loop {
+            let mut state = self.shared.lock();
+            if state.active() >= self.shared.settings.needed(&state) {
+                return;
+            }
+            if self.futile >= FUTILE {
+                if state.workers.is_empty() && !state.waiting.is_empty() {
+                    state.waiting.fail(&TaskError::not_run(format!(
+                        "{} workers in a row ended before they were ready for a task; the last {}",
+                        self.futile, self.reason
+                    )));
+                    // Tasks that come later are a new try.
+                    self.futile = FUTILE - 1;
+                }
+                return;
+            }
+            drop(state);
+            if let Err(error) = self.start_worker() {
+                // The others go on; with none, nothing would ever run what waits.
+                let mut state = self.shared.lock();
+                if state.workers.is_empty() {
+                    state.waiting.fail(&TaskError::not_run(error));
+                }
+                return;
+            }
+        }
+    }
+
+    /// Lets workers end that are not to take more tasks, once they have none.
+    fn retire(&self, state: &mut State) {
+        let settings = &self.shared.settings;
+        let closing = state.closed && state.is_idle();
+        let mut active = state.active();
+        let (size, least) = (state.size, settings.least_workers);
+        for worker in state.workers.values_mut().rev() {
+            let idle = worker.is_idle();
+            let unused = settings
+                .idle_timeout
+                .is_some_and(|most| idle && active > least && worker.idle_since.elapsed() >= most);
+            let old = settings.lifetime.is_some_and(|most| worker.born.elapsed() >= most);
+            if worker.life == Life::Active && (closing || old || unused || active > size) {
+                worker.life = Life::Spent;
+                active -= 1;
+            }
+            if worker.life == Life::Spent && worker.assigned.is_empty() && !worker.sending {
+                let order = encode(&Order::Retire { entry: settings.close });
+                let told = order.and_then(|order| worker.line.send(&order, Deadline::now()));
+                worker.life = Life::Retiring;
+                if !matches!(told, Ok(true)) {
+                    worker.kill();
+                }
+            }
+        }
+    }
+
+    /// When something is to be done though nobody says so.
+    fn next_look(&self, state: &MutexGuard<'_, State>) -> Deadline {
+        /// How long a worker that has nothing to do waits for another that is late.
+        const LATE: Duration = Duration::from_millis(1);
+        let settings = &self.shared.settings;
+        let mut next = Deadline::from_nanos(state.next_timer());
+        if state.may_take_back() {
+            next = next.min(Deadline::after(LATE));
+        }
+        let mut look_at = |since: Instant, after: Duration| {
+            next = next.min(Deadline::after(after.saturating_sub(since.elapsed())));
+        };
+        let active = state.active();
+        for worker in state.workers.values().filter(|worker| worker.life == Life::Active) {
+            if let Some(lifetime) = settings.lifetime {
+                look_at(worker.born, lifetime);
+            }
+            if let Some(timeout) = settings.idle_timeout
+                && worker.is_idle()
+                && active > settings.least_workers
+            {
+                look_at(worker.idle_since, timeout);
+            }
+        }
+        next
+    }
+
+    /// Ends all workers at once and fails what was not done.
+    fn end(&mut self, error: &TaskError) {
+        let mut state = self.shared.lock();
+        state.waiting.fail(error);
+        let workers = std::mem::take(&mut state.workers);
+        drop(state);
+        for worker in workers.values() {
+            let _gone = worker.process.kill();
+        }
+        for (id, mut worker) in workers {
+            let _watched = self.forget(id, &worker);
+            let left = worker.drain();
+            let _killed = worker.process.join_timeout(Duration::MAX);
+            let (ran, unbegun) = worker.leave();
+            for work in left.into_iter().chain(unbegun).chain(ran.map(|(_, work)| work)) {
+                work.fail(error.clone());
+            }
+        }
+    }
+}
+
+fn line_token(id: u64) -> u64 {
+    id * 2 + 1
+}
+
+fn id(token: u64) -> u64 {
+    (token - 1) / 2
+}

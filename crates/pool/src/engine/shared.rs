@@ -1,0 +1,337 @@
+//! What callers and the dispatcher share: waiting tasks, and the workers with what they run.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use multiproc_os::deadline::Deadline;
+use multiproc_os::reactor::Waker;
+use multiproc_wire::{Endpoint, Message, encode};
+
+use super::batch::Batch;
+use super::job::Work;
+use super::waiting::Waiting;
+use super::worker::{Life, Worker};
+use crate::builder::Settings;
+use crate::child::{Order, Run};
+use crate::error::{Error, Kind, TaskError, TaskKind};
+use crate::statistics::Statistics;
+
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    /// Told when the pool has ended.
+    ended: Condvar,
+    /// Has the dispatcher look at the state.
+    pub(crate) waker: Waker,
+    pub(crate) settings: Settings,
+}
+
+pub(crate) struct State {
+    pub(crate) waiting: Waiting,
+    pub(crate) workers: BTreeMap<u64, Worker>,
+    /// How many workers there are to be, at most.
+    pub(crate) size: usize,
+    pub(crate) closed: bool,
+    pub(crate) terminated: bool,
+    pub(crate) ended: bool,
+    /// The points in time at which batches are to be ended, in nanoseconds.
+    pub(crate) deadlines: BinaryHeap<Reverse<u64>>,
+    /// When the dispatcher will look at the state at the latest.
+    pub(crate) attended: Deadline,
+    /// What finalizers have returned.
+    pub(crate) finals: Vec<Message>,
+    /// Of workers that have ended, and of the pool.
+    pub(crate) statistics: Statistics,
+}
+
+/// A message that is to be sent to a worker.
+pub(crate) struct Plan {
+    worker: u64,
+    line: Arc<Endpoint>,
+    work: Work,
+    run: Run,
+    /// It goes before the tasks.
+    context: bool,
+}
+
+impl Shared {
+    pub(crate) fn new(settings: Settings) -> std::io::Result<Self> {
+        let state = State {
+            waiting: Waiting::default(),
+            workers: BTreeMap::new(),
+            size: settings.workers,
+            closed: false,
+            terminated: false,
+            ended: false,
+            deadlines: BinaryHeap::new(),
+            attended: Deadline::NEVER,
+            finals: Vec::new(),
+            statistics: Statistics::default(),
+        };
+        Ok(Shared {
+            state: Mutex::new(state),
+            ended: Condvar::new(),
+            waker: Waker::new()?,
+            settings,
+        })
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands in tasks. What idle workers can take is sent at once, without the dispatcher.
+    pub(crate) fn submit(&self, works: Vec<Work>) -> Result<(), Error> {
+        let mut state = self.lock();
+        if state.closed || state.terminated {
+            return Err(Kind::Closed.into());
+        }
+        for work in works {
+            if let Some(deadline) = work.job.batch.deadline {
+                state.deadlines.push(Reverse(deadline.nanos()));
+            }
+            state.waiting.push(work);
+        }
+        let state = self.dispatch(state);
+        let starved = !state.waiting.is_empty() && state.active() < state.size;
+        if starved || state.next_timer() < state.attended.nanos() {
+            self.waker.wake();
+        }
+        Ok(())
+    }
+
+    /// Sends waiting tasks to workers. The state is not locked meanwhile.
+    pub(crate) fn dispatch<'a>(&'a self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let mut state = state;
+        while let Some(plan) = state.plan(&self.settings) {
+            drop(state);
+            let sent = plan.send();
+            state = self.lock();
+            state.settle(&plan, sent);
+        }
+        state
+    }
+
+    /// Ends the tasks of a batch: those that wait, and those that run, with their workers.
+    pub(crate) fn cancel(&self, batch: &Arc<Batch>) {
+        batch.cancel();
+        let mut state = self.lock();
+        state.end_tasks(|other| Arc::ptr_eq(other, batch), || TaskKind::Cancelled.into());
+        let _state = self.dispatch(state);
+    }
+
+    /// Says that the dispatcher is done.
+    pub(crate) fn end(&self) {
+        self.lock().ended = true;
+        self.ended.notify_all();
+    }
+
+    /// Waits until the dispatcher is done.
+    pub(crate) fn wait_for_the_end(&self) {
+        let mut state = self.lock();
+        while !state.ended {
+            state = self.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl State {
+    /// How many workers take tasks.
+    pub(crate) fn active(&self) -> usize {
+        self.workers.values().filter(|worker| worker.life == Life::Active).count()
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.workers.values().all(|worker| worker.assigned.is_empty())
+    }
+
+    /// Assigns tasks to one worker, if there are any and a worker that is to have more.
+    fn plan(&mut self, settings: &Settings) -> Option<Plan> {
+        let count = self.active();
+        let idle = self.workers.iter_mut().find(|(_, worker)| worker.is_idle());
+        let next = match idle {
+            Some((&id, _)) => {
+                Some(id).zip(self.take_waiting(id, count, settings).or_else(|| self.take_back()))
+            }
+            None if self.waiting.is_empty() => None,
+            None => {
+                let eager = self.workers.iter().find(|(_, worker)| worker.wants_more());
+                let id = eager.map(|(&id, _)| id)?;
+                Some(id).zip(self.take_waiting(id, count, settings))
+            }
+        };
+        let (id, work) = next?;
+        let worker = self.workers.get_mut(&id)?;
+        let (run, has_context) = worker.assign(work.clone());
+        worker.sending = true;
+        if settings.most_tasks.is_some_and(|most| worker.given() >= most.get()) {
+            worker.life = Life::Spent;
+        }
+        let line = Arc::clone(&worker.line);
+        Some(Plan { worker: id, line, work, run, context: !has_context })
+    }
+
+    fn take_waiting(&mut self, id: u64, workers: usize, settings: &Settings) -> Option<Work> {
+        let assigned = self.workers.get(&id)?.given();
+        let left = settings.most_tasks.map(|most| most.get().saturating_sub(assigned).max(1));
+        self.waiting.take(|work| {
+            let chunk = work.job.batch.chunk(work.tasks.len(), workers);
+            left.map_or(chunk, |left| chunk.min(usize::try_from(left).unwrap_or(usize::MAX)))
+        })
+    }
+
+    /// Takes tasks back from the worker that has most of them before it, for one that has none.
+    fn take_back(&mut self) -> Option<Work> {
+        let behind = self.workers.values_mut().filter(|worker| worker.is_behind());
+        let worker = behind.max_by_key(|worker| worker.unbegun())?;
+        let mut works = worker.take_back(|left| left.div_ceil(2));
+        let work = works.pop();
+        for work in works {
+            self.waiting.put_back(work);
+        }
+        work
+    }
+
+    /// Whether an idle worker may soon be given tasks of another.
+    pub(crate) fn may_take_back(&self) -> bool {
+        self.workers.values().any(Worker::is_idle)
+            && self.workers.values().any(|worker| worker.unbegun() > 0)
+    }
+
+    /// After a message was sent, or was not.
+    fn settle(&mut self, plan: &Plan, sent: Result<bool, multiproc_wire::Error>) {
+        // If it has ended meanwhile, its tasks went to others then.
+        let Some(worker) = self.workers.get_mut(&plan.worker) else { return };
+        worker.sending = false;
+        let reason = match sent {
+            Ok(true) => return,
+            Ok(false) => "the worker takes no message".to_owned(),
+            Err(error) if error.is_closed() => {
+                // It ends, or a task has closed its socket.
+                worker.kill();
+                if let Some(work) = worker.unassign(plan.run.first) {
+                    self.waiting.put_back(work);
+                }
+                return;
+            }
+            Err(error) => error.to_string(),
+        };
+        if plan.context {
+            // Whether it has the context is not known.
+            worker.kill();
+        }
+        if let Some(mut work) = worker.unassign(plan.run.first) {
+            work.fail_first(TaskError::not_run(reason));
+            self.waiting.put_back(work);
+        }
+    }
+
+    /// Ends the tasks of some batches that workers have.
+    pub(crate) fn end_tasks(
+        &mut self,
+        ends: impl Fn(&Arc<Batch>) -> bool,
+        error: impl Fn() -> TaskError,
+    ) {
+        for worker in self.workers.values_mut() {
+            if !worker.assigned.iter().any(|assigned| ends(&assigned.work.job.batch)) {
+                continue;
+            }
+            for work in worker.take_back(|left| left) {
+                if ends(&work.job.batch) {
+                    work.fail(error());
+                } else {
+                    self.waiting.put_back(work);
+                }
+            }
+            let runs = worker.running().filter(|(_, assigned)| ends(&assigned.work.job.batch));
+            if let Some(task) = runs.map(|(task, _)| task) {
+                worker.doom(task, error());
+            }
+        }
+    }
+
+    /// Kills workers whose task has taken too long.
+    pub(crate) fn end_overdue(&mut self) {
+        let now = Deadline::now().nanos();
+        for worker in self.workers.values_mut() {
+            let Some((at, running)) = worker.timer() else { continue };
+            if at > now {
+                continue;
+            }
+            match running {
+                Some((task, timeout)) => {
+                    worker.doom(task, TaskKind::TimedOut(timeout).into());
+                }
+                // It was stopped, or has not come to the task for some other reason.
+                None => {
+                    for work in worker.take_back(|left| left) {
+                        self.waiting.put_back(work);
+                    }
+                    worker.kill();
+                }
+            }
+        }
+    }
+
+    /// Ends batches whose time is up.
+    pub(crate) fn end_expired(&mut self) {
+        let now = Deadline::now().nanos();
+        let mut due = false;
+        while self.deadlines.peek().is_some_and(|Reverse(at)| *at <= now) {
+            self.deadlines.pop();
+            due = true;
+        }
+        if due {
+            let passed =
+                |batch: &Arc<Batch>| batch.deadline.is_some_and(|deadline| deadline.nanos() <= now);
+            self.end_tasks(passed, || TaskKind::Deadline.into());
+            self.waiting.expire();
+        }
+    }
+
+    /// When a task or a batch has to be ended, in nanoseconds.
+    pub(crate) fn next_timer(&self) -> u64 {
+        let tasks = self.workers.values().filter_map(|worker| Some(worker.timer()?.0)).min();
+        let batches = self.deadlines.peek().map(|Reverse(at)| *at);
+        tasks.unwrap_or(u64::MAX).min(batches.unwrap_or(u64::MAX))
+    }
+}
+
+impl Worker {
+    /// When it has to be killed if it does not go on, in nanoseconds; and for which task, if it runs
+    /// one, and the task's timeout.
+    fn timer(&self) -> Option<(u64, Option<(u32, Duration)>)> {
+        let front = self.assigned.front().filter(|_| self.life != Life::Dying)?;
+        let nanos = |timeout: Duration| u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+        if let Some((task, assigned)) = self.running() {
+            let timeout = assigned.work.job.batch.options.timeout?;
+            let at = self.board.started().saturating_add(nanos(timeout));
+            return Some((at, Some((task, timeout))));
+        }
+        // Before it is ready it may have much to do.
+        let idles = self.ready && !front.work.tasks.is_empty();
+        let timeout = front.work.job.batch.options.timeout.filter(|_| idles)?;
+        Some((front.since.nanos().saturating_add(nanos(timeout)), None))
+    }
+}
+
+impl Plan {
+    fn send(&self) -> Result<bool, multiproc_wire::Error> {
+        // A worker's socket has room for what it is given ahead, so that only a system short of memory
+        // or descriptors makes it wait.
+        const PATIENCE: Duration = Duration::from_secs(1);
+        let deadline = Deadline::after(PATIENCE);
+        let job = &self.work.job;
+        if let Some(context) = job.batch.context.as_ref().filter(|_| self.context) {
+            let order = encode(&Order::Keep { context: context.id })?;
+            let parts = [order.bytes(), context.content.bytes()];
+            if !self.line.send_parts(parts, &context.content.fds(), deadline)? {
+                return Ok(false);
+            }
+        }
+        let order = encode(&Order::Run(self.run.clone()))?;
+        let parts = [order.bytes(), job.arguments.bytes(&self.work.tasks)];
+        self.line.send_parts(parts, &job.arguments.fds(), deadline)
+    }
+}
