@@ -3,6 +3,7 @@
 
 mod way;
 
+use std::mem::MaybeUninit;
 #[cfg(target_arch = "x86_64")]
 use std::mem::offset_of;
 use std::ops::Range;
@@ -19,6 +20,7 @@ pub use way::{Moment, Way};
 /// A forked process that has stopped itself just before what it is to do.
 pub struct Traced {
     pid: libc::pid_t,
+    sleeps: fn(u32) -> bool,
 }
 
 impl Traced {
@@ -38,9 +40,52 @@ impl Traced {
             unsafe { libc::raise(libc::SIGSTOP) };
             0
         });
-        let traced = Traced { pid: forked.unwrap().pid.cast_signed() };
+        let traced = Traced { pid: forked.unwrap().pid.cast_signed(), sleeps: is_asleep };
         while traced.wait() != Some(libc::SIGSTOP) {}
         traced
+    }
+
+    /// Says how to tell that it sleeps, where it does so in another way than on a futex.
+    #[must_use]
+    pub fn sleeping_as(self, sleeps: fn(u32) -> bool) -> Self {
+        Traced { sleeps, ..self }
+    }
+
+    /// Has it run to its end. Gives the numbers of its system calls, those by which it stops itself
+    /// included.
+    pub fn system_calls(self) -> Vec<u64> {
+        const CALL: libc::c_int = libc::SIGTRAP | 0x80;
+        // SAFETY: it is stopped, and a child of this thread.
+        let set = unsafe {
+            let options = libc::PTRACE_O_TRACESYSGOOD;
+            libc::ptrace(libc::PTRACE_SETOPTIONS, self.pid, ptr::null_mut::<()>(), options)
+        };
+        assert_eq!(set, 0);
+        let mut calls = Vec::new();
+        loop {
+            self.resume(libc::PTRACE_SYSCALL);
+            match self.wait_or(&mut || ()) {
+                libc::SIGSTOP => break,
+                CALL => calls.extend(self.call_begun()),
+                other => panic!("it was stopped by signal {other}"),
+            }
+        }
+        self.kill();
+        calls
+    }
+
+    /// The number of the system call at whose beginning it is; `None` at the end of one.
+    fn call_begun(&self) -> Option<u64> {
+        let mut info = MaybeUninit::<libc::ptrace_syscall_info>::zeroed();
+        // SAFETY: it is stopped, and a child of this thread; the structure may be zeros, and of its
+        // variants the one that the kernel names is read.
+        unsafe {
+            let room = size_of_val(&info);
+            let request = libc::PTRACE_GET_SYSCALL_INFO;
+            assert!(libc::ptrace(request, self.pid, room, info.as_mut_ptr()) > 0);
+            let info = info.assume_init();
+            if info.op == libc::PTRACE_SYSCALL_INFO_ENTRY { Some(info.u.entry.nr) } else { None }
+        }
     }
 
     /// Has it run until this moment, and kills it. Tells how many instructions there were if it came to
@@ -70,7 +115,7 @@ impl Traced {
             loop {
                 match self.wait() {
                     Some(signal) => break assert_eq!(signal, libc::SIGSTOP),
-                    None if !happened && is_asleep(self.pid.cast_unsigned()) => {
+                    None if !happened && (self.sleeps)(self.pid.cast_unsigned()) => {
                         happened = meanwhile();
                     }
                     None => assert!(start.elapsed().as_secs() < 20, "it does not come to the end"),
@@ -152,7 +197,7 @@ impl Traced {
         loop {
             match self.wait() {
                 Some(signal) => return signal,
-                None if is_asleep(self.pid.cast_unsigned()) => help(),
+                None if (self.sleeps)(self.pid.cast_unsigned()) => help(),
                 None => {}
             }
         }
