@@ -6,8 +6,7 @@ mod common;
 use std::io::{Write, pipe};
 use std::time::{Duration, SystemTime};
 
-use common::trace::Traced;
-use common::{end_with_parent, spawn, wait_asleep};
+use common::{end_with_parent, spawn, traced, wait_asleep};
 use multiproc_channel::{JoinableQueue, Queue};
 use multiproc_os::deadline::Deadline;
 use multiproc_os::fork::fork;
@@ -188,7 +187,7 @@ fn live(act: Act, after: u64) -> Option<u64> {
     let joiner = joiner.unwrap();
     wait_asleep(joiner.pid);
     let mut helped = 0;
-    let length = Traced::start(|| match act {
+    let length = traced(|| match act {
         Act::Put => queue.put(1).unwrap(),
         Act::DoneOfTwo | Act::DoneOfOne => queue.task_done().unwrap(),
         Act::Join => queue.join().unwrap(),

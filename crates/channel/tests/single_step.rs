@@ -12,8 +12,7 @@ use std::io::{PipeWriter, Read, Write, pipe};
 use std::os::unix::fs::FileExt;
 use std::time::SystemTime;
 
-use common::trace::Traced;
-use common::{end_with_parent, spawn, wait_asleep};
+use common::{end_with_parent, spawn, traced, wait_asleep};
 use multiproc_channel::Queue;
 use multiproc_os::fork::fork;
 use multiproc_wire::{Fd, encode};
@@ -209,7 +208,7 @@ impl Story {
         let victim = || {
             perform(&queue, self.victim, || item(VICTIM));
         };
-        let length = Traced::start(victim).run(after, || match self.victim {
+        let length = traced(victim).run(after, || match self.victim {
             Act::Put => taken.push(queue.get().unwrap().number),
             Act::Get => queue.put(item(SURVIVOR + helped.next().unwrap())).unwrap(),
             Act::Close => panic!("close waits"),

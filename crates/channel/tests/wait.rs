@@ -6,8 +6,7 @@ mod common;
 use std::io::{Write, pipe};
 use std::time::{Duration, Instant, SystemTime};
 
-use common::trace::Traced;
-use common::{end_with_parent, is_in_poll, spawn, watchdog};
+use common::{end_with_parent, is_in_poll, spawn, traced, watchdog};
 use multiproc_channel::{
     Address, Client, JoinableQueue, Listener, Queue, Receiver, Waitable, wait,
 };
@@ -171,12 +170,13 @@ fn live(act: Act, after: u64) -> Option<u64> {
         end_pollers();
         queue.get().unwrap();
     }
-    let length = Traced::start(|| match act {
+    let length = traced(|| match act {
         Act::Put => queue.put(1).unwrap(),
         Act::Close => queue.close(),
         Act::Poll | Act::PollAfterWake => _ = wait(&[&queue], None).unwrap(),
     })
-    .run_helped(after, is_in_poll, || {
+    .sleeping_as(is_in_poll)
+    .run(after, || {
         if queue.is_empty() {
             queue.put(2).unwrap();
         }

@@ -2,7 +2,7 @@
 //! say who they are.
 #![allow(dead_code)] // Each test takes what it needs.
 
-pub(crate) mod trace;
+pub(crate) mod tasks;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -10,6 +10,11 @@ use std::sync::Once;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use multiproc_channel::Queue;
+#[allow(unused_imports)] // As above.
+pub(crate) use multiproc_harness::end_with_parent;
+use multiproc_harness::is_asleep;
+use multiproc_harness::trace::Traced;
 use multiproc_process::{Process, StartMethod};
 use multiproc_wire::Fd;
 use serde::Serialize;
@@ -49,9 +54,15 @@ where
     Process::builder().daemon(true).start_method(method).spawn(function, argument).unwrap()
 }
 
-/// Has this process, which was forked off by one with one thread, end when that does.
-pub(crate) fn end_with_parent() {
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).unwrap();
+/// A process that is about to act, instruction by instruction. The caller has one thread.
+pub(crate) fn traced(act: impl FnOnce()) -> Traced {
+    // What a thread finds out about itself the first time is no part of the act.
+    let before = || {
+        let first = Queue::new().unwrap();
+        first.put(1).unwrap();
+        first.get().unwrap();
+    };
+    Traced::start(before, act)
 }
 
 /// A file that tells a number.
@@ -89,15 +100,6 @@ pub(crate) fn wait_asleep(pid: u32) {
     while !is_asleep(pid) {
         std::thread::yield_now();
     }
-}
-
-/// Tells whether the process sleeps on a futex.
-pub(crate) fn is_asleep(pid: u32) -> bool {
-    const FUTEX: &str = if cfg!(target_arch = "x86_64") { "202 " } else { "98 " };
-    let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}"));
-    // A traced process that has stopped just behind the call is still said to be in it.
-    read("stat").is_ok_and(|stat| stat.contains(") S "))
-        && read("syscall").is_ok_and(|call| call.starts_with(FUTEX))
 }
 
 /// Tells whether the process sleeps in `poll` or `ppoll`.
