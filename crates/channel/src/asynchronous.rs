@@ -3,9 +3,13 @@
 //! Each tries first, and waits for a descriptor only if there is nothing. That descriptor is a duplicate,
 //! registered for as long as the call lasts, so that any number of calls wait at one handle.
 
+mod joinable;
 mod stream;
+mod wait;
 
+use std::future::poll_fn;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::task::Poll;
 use std::time::Duration;
 
 use multiproc_os::deadline::Deadline;
@@ -16,21 +20,22 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::error::{Error, SendError};
-use crate::{Connection, Queue, Receiver, Sender, SocketConnection};
+use crate::{Connection, Queue, Receiver, Sender};
 
 pub use stream::{QueueStream, ReceiverStream};
+pub use wait::wait_async;
 
 /// Nothing tells when descriptors under way are taken out.
-const PAUSE: Duration = Duration::from_millis(1);
+pub(crate) const PAUSE: Duration = Duration::from_millis(1);
 
-fn register(fd: BorrowedFd<'_>, interest: Interest) -> Result<AsyncFd<OwnedFd>, Error> {
+pub(crate) fn register(fd: OwnedFd, interest: Interest) -> Result<AsyncFd<OwnedFd>, Error> {
     // Its successor is unsafe; what that asks for, an `OwnedFd` keeps.
     #[allow(deprecated)]
-    Ok(AsyncFd::with_interest(fd.try_clone_to_owned()?, interest)?)
+    Ok(AsyncFd::with_interest(fd, interest)?)
 }
 
 /// Attempts until it gives something, each time that the descriptor is ready.
-async fn when_ready<T>(
+pub(crate) async fn when_ready<T>(
     fd: BorrowedFd<'_>,
     interest: Interest,
     mut attempt: impl FnMut() -> Result<Option<T>, Error>,
@@ -38,7 +43,7 @@ async fn when_ready<T>(
     if let Some(done) = attempt()? {
         return Ok(done);
     }
-    let fd = register(fd, interest)?;
+    let fd = register(fd.try_clone_to_owned()?, interest)?;
     loop {
         let mut ready = fd.ready(interest).await?;
         if let Some(done) = attempt()? {
@@ -46,6 +51,20 @@ async fn when_ready<T>(
         }
         ready.clear_ready();
     }
+}
+
+/// Waits until one of the descriptors may be readable. What was there before is told as well.
+pub(crate) async fn any_ready(fds: &[AsyncFd<OwnedFd>]) -> Result<(), Error> {
+    poll_fn(|context| {
+        for fd in fds {
+            if let Poll::Ready(ready) = fd.poll_read_ready(context) {
+                ready?.clear_ready();
+                return Poll::Ready(Ok(()));
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 impl<S: Serialize + DeserializeOwned, R> Connection<S, R> {
@@ -287,72 +306,5 @@ impl<T: Serialize + DeserializeOwned> Queue<T> {
                 Ok(())
             }
         }
-    }
-}
-
-impl SocketConnection {
-    /// Waits for a value: [`recv`](Self::recv) for tasks.
-    ///
-    /// # Cancel safety
-    ///
-    /// If it is dropped before it is done, what has come of a message is kept for the next call.
-    ///
-    /// # Errors
-    ///
-    /// As [`recv`](Self::recv).
-    ///
-    /// # Panics
-    ///
-    /// Outside of a tokio runtime with I/O enabled.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use multiproc_channel::{Address, Client, Listener};
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let listener = Listener::bind(Address::tcp("127.0.0.1:0")?)?;
-    /// let client = Client::connect(listener.address().clone())?;
-    /// client.send(&1)?;
-    /// assert_eq!(listener.accept()?.recv_async::<i32>().await?, 1);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub async fn recv_async<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        self.decode(self.recv_bytes_async().await?)
-    }
-
-    /// Waits for a message and gives its bytes: [`recv_bytes`](Self::recv_bytes) for tasks.
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`recv_async`](Self::recv_async).
-    ///
-    /// # Errors
-    ///
-    /// As [`recv_bytes`](Self::recv_bytes).
-    ///
-    /// # Panics
-    ///
-    /// Outside of a tokio runtime with I/O enabled.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use multiproc_channel::{Address, Client, Listener};
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let listener = Listener::bind(Address::tcp("127.0.0.1:0")?)?;
-    /// let client = Client::connect(listener.address().clone())?;
-    /// client.send_bytes(b"hello")?;
-    /// assert_eq!(listener.accept()?.recv_bytes_async().await?, b"hello");
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub async fn recv_bytes_async(&self) -> Result<Vec<u8>, Error> {
-        let attempt = || self.recv_bytes_timeout(Duration::ZERO);
-        when_ready(self.as_fd(), Interest::READABLE, attempt).await
     }
 }

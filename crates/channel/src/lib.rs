@@ -11,7 +11,7 @@ mod socket;
 mod wait;
 
 #[cfg(feature = "tokio")]
-pub use asynchronous::{QueueStream, ReceiverStream};
+pub use asynchronous::{QueueStream, ReceiverStream, wait_async};
 pub use error::{Error, SendError};
 pub use pipe::{Connection, Receiver, Sender, pipe};
 pub use queue::{JoinableQueue, Queue, Task};

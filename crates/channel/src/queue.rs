@@ -106,7 +106,7 @@ impl<T> Queue<T> {
     fn with_bound(bound: u64, joinable: bool) -> Result<Self, Error> {
         let region = Region::<Header>::create_growable("multiproc-queue", log::SMALLEST)?;
         region.header().set_up(bound, log::SMALLEST as u64, joinable);
-        Ok(Self::assemble(region, Side::new()?, Signals::new(bound != u64::MAX)?))
+        Ok(Self::assemble(region, Side::new()?, Signals::new(bound != u64::MAX, joinable)?))
     }
 
     fn assemble(region: Region<Header>, side: Side, signals: Signals) -> Self {

@@ -1,6 +1,8 @@
 //! Listeners and clients: connections between programs that were started apart.
 
 mod address;
+#[cfg(feature = "tokio")]
+mod asynchronous;
 mod client;
 mod codec;
 mod connection;
@@ -9,8 +11,10 @@ mod frame;
 mod handshake;
 mod listener;
 mod options;
+mod outgoing;
 #[cfg(feature = "pickle")]
 mod pickle;
+mod proof;
 mod stream;
 
 use std::ffi::OsStr;

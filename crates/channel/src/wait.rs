@@ -55,22 +55,27 @@ pub fn wait(objects: &[&dyn Waitable], timeout: Option<Duration>) -> Result<Vec<
         None if objects.is_empty() => return Ok(Vec::new()),
         None => Deadline::NEVER,
     };
-    let fds: Vec<BorrowedFd<'_>> = objects.iter().map(|object| object.fd()).collect();
     loop {
-        let mut ready = Vec::with_capacity(objects.len());
-        for object in objects {
-            ready.push(object.arm()?);
-        }
-        let until = if ready.contains(&true) { Deadline::now() } else { deadline };
-        let readable = poll::any_readable(&fds, until)?;
-        for ((ready, readable), object) in ready.iter_mut().zip(readable).zip(objects) {
-            *ready = *ready || object.is_ready(readable)?;
-        }
-        let indices: Vec<usize> = (0..ready.len()).filter(|index| ready[*index]).collect();
+        let indices = ready(objects, deadline)?;
         if !indices.is_empty() || deadline.has_passed() {
             return Ok(indices);
         }
     }
+}
+
+/// Waits until one of these may be ready, and gives the indices of those that are.
+pub(crate) fn ready(objects: &[&dyn Waitable], deadline: Deadline) -> Result<Vec<usize>, Error> {
+    let mut ready = Vec::with_capacity(objects.len());
+    for object in objects {
+        ready.push(object.arm()?);
+    }
+    let until = if ready.contains(&true) { Deadline::now() } else { deadline };
+    let fds: Vec<BorrowedFd<'_>> = objects.iter().map(|object| object.fd()).collect();
+    let readable = poll::any_readable(&fds, until)?;
+    for ((ready, readable), object) in ready.iter_mut().zip(readable).zip(objects) {
+        *ready = *ready || object.is_ready(readable)?;
+    }
+    Ok((0..ready.len()).filter(|index| ready[*index]).collect())
 }
 
 /// What [`wait`] waits for: a [`Queue`], or whatever has a descriptor.

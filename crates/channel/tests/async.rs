@@ -3,37 +3,14 @@
 
 mod common;
 
-use std::future::poll_fn;
 use std::pin::pin;
-use std::task::Poll;
 
-use common::{file, number, spawn, watchdog};
-use futures_core::Stream;
-use multiproc_channel::{Address, Client, Listener, Queue, Receiver, Sender, pipe};
+use common::tasks::{next, once, run};
+use common::{file, number, spawn, wait_asleep};
+use multiproc_channel::{JoinableQueue, Queue, Receiver, Sender, Waitable, pipe, wait_async};
 use multiproc_wire::Fd;
 
 multiproc_process::init_before_main!();
-
-/// Runs a future on a runtime with one thread.
-fn run<T>(future: impl Future<Output = T>) -> T {
-    watchdog();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.unwrap().block_on(future)
-}
-
-/// Polls a future once and drops it.
-async fn once<T>(future: impl Future<Output = T>) -> Option<T> {
-    let mut future = pin!(future);
-    poll_fn(|context| match future.as_mut().poll(context) {
-        Poll::Ready(value) => Poll::Ready(Some(value)),
-        Poll::Pending => Poll::Ready(None),
-    })
-    .await
-}
-
-async fn next<S: Stream + Unpin>(mut stream: S) -> Option<S::Item> {
-    poll_fn(|context| pin!(&mut stream).poll_next(context)).await
-}
 
 #[test]
 fn tasks_share_a_queue_with_processes() {
@@ -177,33 +154,84 @@ fn streams_end() {
 }
 
 #[test]
-fn what_has_come_of_a_message_is_kept() {
-    let listener = Listener::bind(Address::tcp("127.0.0.1:0").unwrap()).unwrap();
-    let client = Client::connect(listener.address().clone()).unwrap();
-    let connection = listener.accept().unwrap();
-    run(async {
-        assert!(once(connection.recv_bytes_async()).await.is_none());
-        std::thread::scope(|scope| {
-            scope.spawn(|| client.send_bytes(&[7; 10 << 20]).unwrap());
-            // Large enough to come in many parts.
-            loop {
-                let mut future = pin!(once(connection.recv_bytes_async()));
-                let polled = futures_poll(future.as_mut());
-                if let Some(bytes) = polled {
-                    assert!(bytes.unwrap() == [7; 10 << 20]);
-                    break;
+fn whatever_becomes_ready_is_told() {
+    let (queue, joinable) = (Queue::<u64>::new().unwrap(), JoinableQueue::<u64>::new().unwrap());
+    let (sender, receiver) = pipe::one_way::<u64>().unwrap();
+    let (go, wait) = pipe::one_way::<u64>().unwrap();
+    let child = spawn(
+        |(queue, joinable, sender, wait): (_, JoinableQueue<u64>, Sender<u64>, Receiver<u64>)| {
+            let queue: Queue<u64> = queue;
+            for step in &wait {
+                match step.unwrap() % 3 {
+                    0 => queue.put(1).unwrap(),
+                    1 => joinable.put(1).unwrap(),
+                    _ => sender.send(1).unwrap(),
                 }
-                std::thread::yield_now();
             }
-        });
+        },
+        (queue.clone(), joinable.clone(), sender, wait),
+    );
+    run(async {
+        assert!(wait_async(&[]).await.unwrap().is_empty());
+        for step in 0..300 {
+            let objects: [&(dyn Waitable + Sync); 3] = [&queue, &joinable, &receiver];
+            let mut waits = pin!(wait_async(&objects));
+            assert!(once(waits.as_mut()).await.is_none());
+            go.send(step).unwrap();
+            assert_eq!(waits.await.unwrap(), [step as usize % 3]);
+            match step % 3 {
+                0 => queue.get().unwrap(),
+                1 => joinable.get().unwrap(),
+                _ => receiver.recv().unwrap(),
+            };
+        }
+        drop(go);
+        // The end of the process, which closes its end of the pipe before that.
+        assert_eq!(wait_async(&[&child]).await.unwrap(), [0]);
     });
+    child.join().unwrap();
 }
 
-/// The value of a future that is ready at once.
-fn futures_poll<T>(future: std::pin::Pin<&mut impl Future<Output = T>>) -> T {
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    match future.poll(&mut context) {
-        Poll::Ready(value) => value,
-        Poll::Pending => unreachable!("it is polled once"),
+#[test]
+fn tasks_and_processes_join_and_all_are_let_go_though_the_next_item_follows_at_once() {
+    let queue = JoinableQueue::new().unwrap();
+    let (go, wait) = pipe::one_way::<()>().unwrap();
+    let worker = spawn(
+        |(queue, wait): (JoinableQueue<u32>, Receiver<()>)| {
+            for step in &wait {
+                step.unwrap();
+                queue.get_task().map(drop).unwrap();
+                queue.put(1).unwrap();
+            }
+        },
+        (queue.clone(), wait),
+    );
+    queue.put(0).unwrap();
+    for _ in 0..30 {
+        let joiner = spawn(|queue: JoinableQueue<u32>| queue.join().unwrap(), queue.clone());
+        wait_asleep(joiner.pid());
+        run(async {
+            let (mut one, mut two) = (pin!(queue.join_async()), pin!(queue.join_async()));
+            assert!(once(one.as_mut()).await.is_none() && once(two.as_mut()).await.is_none());
+            go.send(()).unwrap();
+            one.await.unwrap();
+            // The next item is there, and who joins now waits for that.
+            while queue.is_empty() {
+                tokio::task::yield_now().await;
+            }
+            assert!(once(queue.join_async()).await.is_none());
+            two.await.unwrap();
+        });
+        joiner.join().unwrap();
     }
+    drop(go);
+    worker.join().unwrap();
+    run(async {
+        let (task, joined) = tokio::join!(
+            async { drop(queue.get_task_async().await.unwrap()) },
+            queue.join_async(),
+        );
+        joined.unwrap();
+        assert_eq!(task, ());
+    });
 }

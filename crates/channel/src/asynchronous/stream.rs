@@ -132,7 +132,7 @@ impl Waits {
             }
             let fd = match &self.fd {
                 Some(fd) => fd,
-                None => self.fd.insert(register(fd, Interest::READABLE)?),
+                None => self.fd.insert(register(fd.try_clone_to_owned()?, Interest::READABLE)?),
             };
             // Cleared before the attempt, which then sees whatever came before.
             ready!(fd.poll_read_ready(context))?.clear_ready();

@@ -34,7 +34,7 @@ pub(super) struct Header {
     pub(super) joinable: AtomicU32,
     pub(super) items_polled: AtomicU32,
     pub(super) room_polled: AtomicU32,
-    pub(super) spare: AtomicU32,
+    pub(super) done_polled: AtomicU32,
 }
 
 impl RegionHeader for Header {

@@ -1,5 +1,7 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+#[cfg(feature = "tokio")]
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use multiproc_os::deadline::Deadline;
@@ -167,13 +169,21 @@ impl<T> JoinableQueue<T> {
 
     fn join_until(&self, deadline: Deadline) -> Result<bool, Error> {
         let mut at_first = None;
-        let attempt = |log: &mut Log<'_>| {
-            let rounds = log.rounds();
-            // It was so in between, though there may be new ones.
-            let was_so = *at_first.get_or_insert(rounds) != rounds;
-            Ok((was_so || log.unfinished() == 0).then_some(()))
-        };
+        let attempt = |log: &mut Log<'_>| Ok(log.were_done_since(&mut at_first).then_some(()));
         Ok(waiting::wait(&self.0.shared, &JOINER, deadline, attempt)?.is_some())
+    }
+
+    /// Made readable each time that all is done, by whoever finds that a task waits for it.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn done_signal(&self) -> Result<BorrowedFd<'_>, Error> {
+        self.0.shared.signals.done()
+    }
+
+    /// Tells whether all were done at a moment since the first call. If not, the signal tells when they
+    /// are.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn try_join_or_arm(&self, at_first: &mut Option<u64>) -> Result<Option<()>, Error> {
+        Ok(self.0.shared.open()?.arm_done(at_first).then_some(()))
     }
 }
 
@@ -201,7 +211,11 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     /// # Ok::<(), multiproc_channel::Error>(())
     /// ```
     pub fn get_task(&self) -> Result<Task<'_, T>, Error> {
-        match self.0.get() {
+        self.task(self.0.get())
+    }
+
+    pub(crate) fn task(&self, taken: Result<T, Error>) -> Result<Task<'_, T>, Error> {
+        match taken {
             Ok(item) => Ok(Task { queue: self, item }),
             Err(error) => {
                 if error.is_decode() {

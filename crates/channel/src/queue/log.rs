@@ -268,11 +268,14 @@ impl<'a> Log<'a> {
 
     /// Marks an item as done.
     pub(super) fn task_done(&mut self) -> Result<(), Error> {
-        let Header { unfinished, rounds, joiner_sleeps, done, .. } = self.header;
+        let Header { unfinished, rounds, joiner_sleeps, done, done_polled, .. } = self.header;
         match unfinished.load(Relaxed) {
             0 => return Err(Kind::NothingUnfinished.into()),
             1 => {
                 wake_sleeper(joiner_sleeps, done);
+                if let Some(signal) = &self.signals.done {
+                    signal.announce(done_polled);
+                }
                 compiler_fence(SeqCst);
                 unfinished.store(0, Relaxed);
                 compiler_fence(SeqCst);
@@ -287,9 +290,21 @@ impl<'a> Log<'a> {
         self.header.unfinished.load(Relaxed)
     }
 
-    /// How often all items were done.
-    pub(super) fn rounds(&self) -> u64 {
-        self.header.rounds.load(Relaxed)
+    /// Tells whether all items were done at a moment since the first call, though there may be new ones.
+    pub(super) fn were_done_since(&self, at_first: &mut Option<u64>) -> bool {
+        let rounds = self.header.rounds.load(Relaxed);
+        *at_first.get_or_insert(rounds) != rounds || self.unfinished() == 0
+    }
+
+    /// The same. If not, the signal tells when they are.
+    #[cfg(feature = "tokio")]
+    pub(super) fn arm_done(&self, at_first: &mut Option<u64>) -> bool {
+        let were = self.were_done_since(at_first);
+        if !were {
+            // It stays readable for those that have not looked yet. It is waited for by its edges.
+            self.header.done_polled.store(1, Relaxed);
+        }
+        were
     }
 
     fn take_first(&mut self, len: u32) {

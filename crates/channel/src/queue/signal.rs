@@ -9,6 +9,8 @@ use multiproc_wire::SharedFd;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+#[cfg(feature = "tokio")]
+use crate::error::Kind;
 
 /// The signals of a queue.
 #[derive(Serialize, Deserialize)]
@@ -16,6 +18,8 @@ pub(super) struct Signals {
     pub(super) items: Signal,
     /// Of a queue with a bound: nobody waits for the room of another.
     pub(super) room: Option<Signal>,
+    /// Of a joinable queue.
+    pub(super) done: Option<Signal>,
 }
 
 /// Readable, or to be made readable by the next change: see the crate's README.
@@ -23,9 +27,16 @@ pub(super) struct Signals {
 pub(super) struct Signal(SharedFd);
 
 impl Signals {
-    pub(super) fn new(bounded: bool) -> Result<Self, Error> {
-        let room = if bounded { Some(Signal::new()?) } else { None };
-        Ok(Signals { items: Signal::new()?, room })
+    pub(super) fn new(bounded: bool, joinable: bool) -> Result<Self, Error> {
+        let only_if = |is| if is { Signal::new().map(Some) } else { Ok(None) };
+        Ok(Signals { items: Signal::new()?, room: only_if(bounded)?, done: only_if(joinable)? })
+    }
+
+    /// Of a joinable queue.
+    #[cfg(feature = "tokio")]
+    pub(super) fn done(&self) -> Result<BorrowedFd<'_>, Error> {
+        let done = self.done.as_ref().ok_or(Kind::Corrupt("it has no signal for what is done"))?;
+        Ok(done.as_fd())
     }
 }
 

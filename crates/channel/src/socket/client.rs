@@ -1,16 +1,16 @@
 use std::io;
 use std::net::TcpStream;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use interprocess::local_socket as local;
 use interprocess::local_socket::traits::Stream as _;
 use multiproc_os::deadline::Deadline;
+use multiproc_os::poll;
 
-use super::connection::{closed_or, receive};
-use super::frame::{self, Incoming};
-use super::handshake::{Handshake, LONGEST, Outcome};
+use super::handshake::Handshake;
+use super::proof::Proof;
 use super::stream::Stream;
 use super::{Address, SocketConnection, SocketOptions, local_name};
 use crate::error::{Error, Kind};
@@ -77,41 +77,49 @@ pub(super) fn connect(
     address: &Address,
 ) -> Result<SocketConnection, Error> {
     let deadline = Deadline::after(options.timeout);
-    let stream = stream(address, options.timeout).map_err(|source| Kind::Socket {
-        operation: "connect to",
-        address: address.to_string(),
-        source,
-    })?;
-    if let Some(key) = &options.authkey {
-        prove(&stream, Handshake::client(key, options.digest), deadline)?;
+    let mut proof = match begin(options, connected(address, options.timeout), address, deadline)? {
+        Begun::Connected(connection) => return Ok(connection),
+        Begun::ToProve(proof) => proof,
+    };
+    while !proof.look()? {
+        poll::readable([proof.as_fd()], deadline)?;
     }
-    Ok(SocketConnection::new(stream, options.codec, options.longest))
+    Ok(options.connection(proof.into_stream()))
 }
 
-fn stream(address: &Address, timeout: Duration) -> io::Result<Stream> {
+fn connected(address: &Address, timeout: Duration) -> io::Result<Stream> {
     match address {
         Address::Tcp(address) if timeout.is_zero() => Stream::tcp(TcpStream::connect(address)?),
         Address::Tcp(address) => Stream::tcp(TcpStream::connect_timeout(address, timeout)?),
         Address::Path(_) | Address::Abstract(_) => {
             let local::Stream::UdSocket(stream) = local::Stream::connect(local_name(address)?)?;
-            Ok(Stream::Local(UnixStream::from(OwnedFd::from(stream))))
+            Stream::local(UnixStream::from(OwnedFd::from(stream)))
         }
     }
 }
 
-fn prove(stream: &Stream, mut handshake: Handshake, deadline: Deadline) -> Result<(), Error> {
-    loop {
-        let frame = receive(stream, &mut Incoming::default(), LONGEST, deadline)?;
-        let frame = frame.ok_or(Kind::HandshakeTimedOut)?;
-        let step = handshake.step(&frame);
-        for frame in step.send {
-            let bytes = [frame::head(frame.len()), frame].concat();
-            stream.write_all(&bytes).map_err(closed_or)?;
+pub(super) enum Begun {
+    Connected(SocketConnection),
+    ToProve(Proof),
+}
+
+/// What is done with a socket that is connected or failed to be.
+pub(super) fn begin(
+    options: &SocketOptions,
+    connected: io::Result<Stream>,
+    address: &Address,
+    deadline: Deadline,
+) -> Result<Begun, Error> {
+    let stream = connected.map_err(|source| Kind::Socket {
+        operation: "connect to",
+        address: address.to_string(),
+        source,
+    })?;
+    Ok(match &options.authkey {
+        None => Begun::Connected(options.connection(stream)),
+        Some(key) => {
+            let handshake = Handshake::client(key, options.digest);
+            Begun::ToProve(Proof::new(stream, handshake, deadline))
         }
-        match step.outcome {
-            Outcome::More => {}
-            Outcome::Done => return Ok(()),
-            Outcome::Refused(error) => return Err(error),
-        }
-    }
+    })
 }

@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use multiproc_os::deadline::Deadline;
 use multiproc_os::peer;
+#[cfg(feature = "tokio")]
+use multiproc_wire::Message;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Codec;
-use super::frame::{self, Incoming};
+use super::frame::Incoming;
+use super::outgoing::Outgoing;
 use super::stream::Stream;
 use crate::error::{Error, Kind};
 
@@ -41,8 +44,8 @@ pub struct SocketConnection {
     stream: Stream,
     codec: Codec,
     longest: usize,
-    /// Held while a message is written. True once one was not written whole.
-    sending: Mutex<bool>,
+    /// Held while a message is written.
+    outgoing: Mutex<Outgoing>,
     /// What has come of the next message.
     incoming: Mutex<Incoming>,
 }
@@ -61,8 +64,8 @@ pub struct Credentials {
 
 impl SocketConnection {
     pub(super) fn new(stream: Stream, codec: Codec, longest: usize) -> Self {
-        let (sending, incoming) = (Mutex::new(false), Mutex::default());
-        SocketConnection { stream, codec, longest, sending, incoming }
+        let (outgoing, incoming) = (Mutex::default(), Mutex::default());
+        SocketConnection { stream, codec, longest, outgoing, incoming }
     }
 
     /// Sends a value. Waits while the other end does not read.
@@ -156,24 +159,7 @@ impl SocketConnection {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn send_bytes(&self, bytes: &[u8]) -> Result<(), Error> {
-        /// Up to here, to copy costs less than a second call.
-        const SMALL: usize = 16 << 10;
-
-        let mut broken = lock(&self.sending);
-        if *broken {
-            return Err(Kind::Broken.into());
-        }
-        let mut head = frame::head(bytes.len());
-        let written = if bytes.len() <= SMALL {
-            head.extend_from_slice(bytes);
-            self.stream.write_all(&head)
-        } else {
-            self.stream.write_all(&head).and_then(|()| self.stream.write_all(bytes))
-        };
-        written.map_err(|error| {
-            *broken = true;
-            closed_or(error)
-        })
+        lock(&self.outgoing).write_all(&self.stream, bytes)
     }
 
     /// Waits for a message and gives its bytes.
@@ -278,7 +264,24 @@ impl SocketConnection {
     }
 
     #[cfg(feature = "tokio")]
-    pub(crate) fn decode<T: DeserializeOwned>(&self, bytes: Vec<u8>) -> Result<T, Error> {
+    pub(super) fn encode<T: Serialize + ?Sized>(&self, value: &T) -> Result<Message, Error> {
+        self.codec.encode(value)
+    }
+
+    /// Begins a message if there is room for a part of it. Gives the position at which it ends.
+    #[cfg(feature = "tokio")]
+    pub(super) fn begin(&self, bytes: &[u8]) -> Result<Option<u64>, Error> {
+        lock(&self.outgoing).begin(&self.stream, bytes)
+    }
+
+    /// Writes what there is room for. Tells whether all up to this position is written.
+    #[cfg(feature = "tokio")]
+    pub(super) fn write_to(&self, position: u64) -> Result<Option<()>, Error> {
+        lock(&self.outgoing).write_to(&self.stream, position)
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(super) fn decode<T: DeserializeOwned>(&self, bytes: Vec<u8>) -> Result<T, Error> {
         self.codec.decode(bytes)
     }
 

@@ -3,6 +3,8 @@ use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
+#[cfg(feature = "tokio")]
+use std::sync::TryLockError;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,10 +13,9 @@ use interprocess::os::unix::local_socket::ListenerOptionsExt;
 use multiproc_os::deadline::Deadline;
 use multiproc_os::poll;
 
-use super::connection::{closed_or, receive};
 use super::file::SocketFile;
-use super::frame::{self, Incoming};
-use super::handshake::{Handshake, LONGEST, Outcome};
+use super::handshake::Handshake;
+use super::proof::Proof;
 use super::stream::Stream;
 use super::{Address, SocketConnection, SocketOptions, local_name};
 use crate::error::{Error, Kind};
@@ -53,21 +54,29 @@ pub struct Listener {
     address: Address,
     options: SocketOptions,
     /// Those that have not proved their key yet.
-    pending: Mutex<Vec<Pending>>,
+    pending: Mutex<Vec<Proof>>,
+    /// Of the tasks that accept, the one that has it waits for all.
+    #[cfg(feature = "tokio")]
+    pub(super) turn: tokio::sync::Mutex<()>,
     _file: Option<SocketFile>,
+}
+
+/// What came of an attempt to accept without waiting.
+#[cfg(feature = "tokio")]
+pub(super) enum Attempt {
+    Accepted(SocketConnection),
+    /// Until one of these can be read, or this moment.
+    WaitFor {
+        fds: Vec<OwnedFd>,
+        until: Deadline,
+    },
+    /// A thread waits in a call that blocks.
+    InUse,
 }
 
 enum Socket {
     Local(UnixListener),
     Tcp(TcpListener),
-}
-
-/// A connection whose other end is yet to prove its key.
-struct Pending {
-    stream: Stream,
-    incoming: Incoming,
-    handshake: Handshake,
-    deadline: Deadline,
 }
 
 /// More than so many at once are not listened to.
@@ -196,22 +205,42 @@ impl Listener {
 
     fn accept_until(&self, deadline: Deadline) -> Result<Option<SocketConnection>, Error> {
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        self.accept_among(&mut pending, deadline)
+    }
+
+    /// For a task that has its turn: a connection, or what to wait for.
+    #[cfg(feature = "tokio")]
+    pub(super) fn try_accept(&self) -> Result<Attempt, Error> {
+        let mut pending = match self.pending.try_lock() {
+            Ok(pending) => pending,
+            Err(TryLockError::Poisoned(error)) => error.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok(Attempt::InUse),
+        };
+        if let Some(connection) = self.accept_among(&mut pending, Deadline::now())? {
+            return Ok(Attempt::Accepted(connection));
+        }
+        let (fds, until) = self.waited(&pending);
+        let fds = fds.into_iter().map(|fd| fd.try_clone_to_owned()).collect::<io::Result<_>>()?;
+        Ok(Attempt::WaitFor { fds, until })
+    }
+
+    fn accept_among(
+        &self,
+        pending: &mut Vec<Proof>,
+        deadline: Deadline,
+    ) -> Result<Option<SocketConnection>, Error> {
         loop {
-            if let Some(proved) = self.look(&mut pending)? {
-                return Ok(Some(self.connection(proved)));
+            if let Some(proved) = self.look(pending)? {
+                return Ok(Some(self.options.connection(proved)));
             }
             let ready = {
-                let listener = (pending.len() < MOST_PENDING).then(|| self.as_fd());
-                let waited = pending.iter().map(|pending| pending.stream.as_fd());
-                let first = pending.iter().map(|pending| pending.deadline);
-                let until = first.fold(deadline, Deadline::min);
-                let fds: Vec<BorrowedFd<'_>> = waited.chain(listener).collect();
-                poll::any_readable(&fds, until)?
+                let (fds, until) = self.waited(pending);
+                poll::any_readable(&fds, until.min(deadline))?
             };
             let comes = ready.len() > pending.len() && ready[pending.len()];
             if comes && let Some(stream) = self.socket.accept()? {
                 match &self.options.authkey {
-                    None => return Ok(Some(self.connection(stream))),
+                    None => return Ok(Some(self.options.connection(stream))),
                     Some(key) => pending.extend(self.challenge(stream, key)?),
                 }
             }
@@ -221,8 +250,15 @@ impl Listener {
         }
     }
 
+    /// Those that are pending and then, while it takes more, the listener; and until when to wait.
+    fn waited<'a>(&'a self, pending: &'a [Proof]) -> (Vec<BorrowedFd<'a>>, Deadline) {
+        let listener = (pending.len() < MOST_PENDING).then(|| self.as_fd());
+        let until = pending.iter().map(Proof::deadline).fold(Deadline::NEVER, Deadline::min);
+        (pending.iter().map(Proof::as_fd).chain(listener).collect(), until)
+    }
+
     /// Takes what has come from those that are pending. Gives the first that has proved its key.
-    fn look(&self, pending: &mut Vec<Pending>) -> Result<Option<Stream>, Error> {
+    fn look(&self, pending: &mut Vec<Proof>) -> Result<Option<Stream>, Error> {
         for index in 0..pending.len() {
             match pending[index].look() {
                 Ok(false) => {}
@@ -233,7 +269,7 @@ impl Listener {
                         Kind::Authentication("it has gone before it has proved its key").into()
                     );
                 }
-                Ok(true) => return Ok(Some(pending.swap_remove(index).stream)),
+                Ok(true) => return Ok(Some(pending.swap_remove(index).into_stream())),
                 Err(error) => {
                     pending.swap_remove(index);
                     return Err(error);
@@ -244,51 +280,13 @@ impl Listener {
     }
 
     /// `None` if the other end has gone again.
-    fn challenge(&self, stream: Stream, key: &[u8]) -> Result<Option<Pending>, Error> {
+    fn challenge(&self, stream: Stream, key: &[u8]) -> Result<Option<Proof>, Error> {
         let (handshake, frame) = Handshake::listener(key, self.options.digest)?;
-        let pending = Pending {
-            stream,
-            incoming: Incoming::default(),
-            handshake,
-            deadline: Deadline::after(self.options.timeout),
-        };
-        match pending.send(&[frame]) {
+        let proof = Proof::new(stream, handshake, Deadline::after(self.options.timeout));
+        match proof.send(&[frame]) {
             Err(error) if error.is_closed() => Ok(None),
-            sent => sent.map(|()| Some(pending)),
+            sent => sent.map(|()| Some(proof)),
         }
-    }
-
-    fn connection(&self, stream: Stream) -> SocketConnection {
-        SocketConnection::new(stream, self.options.codec, self.options.longest)
-    }
-}
-
-impl Pending {
-    /// Takes what has come. Tells whether the other end has proved its key.
-    fn look(&mut self) -> Result<bool, Error> {
-        let now = Deadline::now();
-        while let Some(frame) = receive(&self.stream, &mut self.incoming, LONGEST, now)? {
-            let step = self.handshake.step(&frame);
-            self.send(&step.send)?;
-            match step.outcome {
-                Outcome::More => {}
-                Outcome::Done => return Ok(true),
-                Outcome::Refused(error) => return Err(error),
-            }
-        }
-        if self.deadline.has_passed() {
-            return Err(Kind::HandshakeTimedOut.into());
-        }
-        Ok(false)
-    }
-
-    /// All frames of a handshake together are shorter than what any socket takes unread.
-    fn send(&self, frames: &[Vec<u8>]) -> Result<(), Error> {
-        let bytes: Vec<u8> = frames
-            .iter()
-            .flat_map(|frame| [&frame::head(frame.len()), &frame[..]].concat())
-            .collect();
-        self.stream.write_all(&bytes).map_err(closed_or)
     }
 }
 
@@ -296,7 +294,9 @@ impl Socket {
     /// Takes a connection that was announced; `None` if it is gone again.
     fn accept(&self) -> io::Result<Option<Stream>> {
         let accepted = match self {
-            Socket::Local(listener) => listener.accept().map(|(stream, _)| Stream::Local(stream)),
+            Socket::Local(listener) => {
+                listener.accept().and_then(|(stream, _)| Stream::local(stream))
+            }
             Socket::Tcp(listener) => listener.accept().and_then(|(stream, _)| Stream::tcp(stream)),
         };
         match accepted {
@@ -319,8 +319,15 @@ pub(super) fn bind(options: &SocketOptions, address: Address) -> Result<Listener
         address: address.to_string(),
         source,
     })?;
-    let pending = Mutex::default();
-    Ok(Listener { socket, address, options: options.clone(), pending, _file: file })
+    Ok(Listener {
+        socket,
+        address,
+        options: options.clone(),
+        pending: Mutex::default(),
+        #[cfg(feature = "tokio")]
+        turn: tokio::sync::Mutex::default(),
+        _file: file,
+    })
 }
 
 fn try_bind(address: &Address) -> io::Result<(Socket, Address, Option<SocketFile>)> {

@@ -1,6 +1,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::stream::Stream;
 use super::{Address, Codec, Digest, Listener, SocketConnection, client, listener};
 use crate::error::Error;
 
@@ -173,6 +174,12 @@ impl SocketOptions {
     /// ```
     pub fn connect(&self, address: impl Into<Address>) -> Result<SocketConnection, Error> {
         client::connect(self, &address.into())
+    }
+}
+
+impl SocketOptions {
+    pub(super) fn connection(&self, stream: Stream) -> SocketConnection {
+        SocketConnection::new(stream, self.codec, self.longest)
     }
 }
 
