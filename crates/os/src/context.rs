@@ -219,16 +219,18 @@ fn or_null(
     }
 }
 
-/// Who the process is to the kernel: user, groups, capabilities and root directory. A copy of the
-/// process that was made before any of it changed must not stand in for the process any more.
+/// Who the process is to the kernel: user, groups, capabilities and root directory; and whom its
+/// terminal's signals reach, by session and process group. A copy of the process that was made before
+/// any of it changed must not stand in for the process any more.
 pub fn credentials() -> io::Result<Vec<u64>> {
-    use rustix::process::{getegid, geteuid, getgid, getgroups, getuid};
+    use rustix::process::{getegid, geteuid, getgid, getgroups, getpgrp, getsid, getuid};
     let ids = [getuid().as_raw(), geteuid().as_raw(), getgid().as_raw(), getegid().as_raw()];
     let mut all: Vec<u64> = ids.into_iter().map(u64::from).collect();
     all.extend(getgroups()?.into_iter().map(|group| u64::from(group.as_raw())));
     let sets = rustix::thread::capabilities(None)?;
     all.extend([sets.effective, sets.permitted, sets.inheritable].map(|set| set.bits()));
     all.push(rustix::thread::no_new_privs()?.into());
+    all.extend([getsid(None)?, getpgrp()].map(|id| u64::from(id.as_raw_pid().unsigned_abs())));
     // A mount's number is of one mount namespace.
     let flags = StatxFlags::INO | StatxFlags::MNT_ID;
     let root = rustix::fs::statx(CWD, "/", AtFlags::empty(), flags)?;

@@ -28,6 +28,7 @@ fn main() {
         ("standard_input", standard_input),
         ("closed_standard_streams_are_not_taken_by_sockets", closed_streams),
         ("interrupts", interrupts),
+        ("a_changed_process_group_has_a_new_server", changed_group),
         ("a_changed_root_directory_has_a_new_server", changed_root),
     ]);
 }
@@ -251,6 +252,23 @@ fn interrupts() {
         context::ignore_interrupt(ignored);
         assert_eq!(under_each(|()| context::ignores_interrupt()), [ignored; 3]);
     }
+}
+
+/// Ctrl-C at a terminal reaches one group.
+fn changed_group() {
+    // A process that leads its session cannot change its group; a child does not.
+    let changes = |()| {
+        let group: fn(()) -> i32 = |()| rustix::process::getpgrp().as_raw_pid();
+        assert_eq!(under_each(group), [rustix::process::getpgrp().as_raw_pid(); 3]);
+        rustix::process::setpgid(None, None).unwrap();
+        let own = std::process::id().cast_signed();
+        assert_eq!(Process::spawn(group, ()).unwrap().join().unwrap(), own);
+        // The old server was waited for by a thread.
+        common::wait_for_threads();
+        assert_eq!(under_each(group), [own; 3]);
+    };
+    let builder = Process::builder().daemon(true).start_method(StartMethod::Spawn);
+    builder.spawn(changes, ()).unwrap().join().unwrap();
 }
 
 fn changed_root() {
