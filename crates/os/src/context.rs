@@ -103,6 +103,8 @@ pub fn open_files() -> io::Result<u64> {
 pub enum Resource {
     /// Bytes of its address space.
     AddressSpace,
+    /// Bytes of a core dump.
+    CoreDump,
     /// Seconds of processor time.
     CpuTime,
     /// Open files.
@@ -114,6 +116,7 @@ pub fn set_limit(resource: Resource, (soft, hard): (u64, u64)) -> io::Result<()>
     use rustix::process::{Resource as Kernels, Rlimit, setrlimit};
     let resource = match resource {
         Resource::AddressSpace => Kernels::As,
+        Resource::CoreDump => Kernels::Core,
         Resource::CpuTime => Kernels::Cpu,
         Resource::OpenFiles => Kernels::Nofile,
     };

@@ -22,6 +22,11 @@ pub enum Limit {
     /// to be had: Rust programs abort then, as a rule.
     #[doc(alias = "RLIMIT_AS")]
     AddressSpace,
+    /// Bytes of the core dump that the process leaves in its directory, or wherever the system's
+    /// `core_pattern` has it, when a signal such as `SIGSEGV` or `SIGABRT` ends it. With 0, it leaves
+    /// none.
+    #[doc(alias = "RLIMIT_CORE")]
+    CoreDump,
     /// Seconds of processor time, over all threads. Beyond it, the process is ended by `SIGXCPU`, and
     /// by `SIGKILL` a second later if it has a handler for that.
     #[doc(alias = "RLIMIT_CPU")]
@@ -36,6 +41,7 @@ impl Limit {
     pub(crate) fn resource(self) -> Resource {
         match self {
             Limit::AddressSpace => Resource::AddressSpace,
+            Limit::CoreDump => Resource::CoreDump,
             Limit::CpuTime => Resource::CpuTime,
             Limit::OpenFiles => Resource::OpenFiles,
         }

@@ -9,7 +9,7 @@ use multiproc_os::deadline::Deadline;
 use multiproc_os::pidfd::PidFd;
 use multiproc_os::poll;
 use multiproc_process::{Process, StartMethod};
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub(crate) use multiproc_harness::{eventually, run, watchdog};
 
@@ -28,7 +28,7 @@ pub(crate) fn init() {
             print(info);
         }
     }));
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let none = Rlimit { current: Some(0), ..getrlimit(Resource::Core) };
     setrlimit(Resource::Core, none).unwrap();
     set_variable("RUST_BACKTRACE", None);
 }
