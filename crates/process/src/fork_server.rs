@@ -5,6 +5,7 @@ mod serve;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -112,13 +113,15 @@ impl ForkServer {
         if said {
             return Ok(());
         }
-        let how = match ready {
-            [false, false] => "did not say hello within a minute",
-            _ => "ended before it said hello",
+        let late = ready == [false, false];
+        if late || !self.is_ending() {
+            self.pidfd.send_signal(SIGKILL)?;
+        }
+        let status = self.end()?;
+        let how = match late {
+            true => "did not say hello within a minute".into(),
+            false => format!("{} before it said hello", status.map_or("ended".into(), describe)),
         };
-        self.pidfd.send_signal(SIGKILL)?;
-        let _ended = self.pidfd.wait_end(Deadline::NEVER)?;
-        let _status = self.pidfd.reap();
         Err(io::Error::other(format!(
             "its fork server, a copy of this program, {how}: is `multiproc::init();` the first line of \
              main, and reached whatever the arguments are?"
@@ -133,11 +136,14 @@ impl ForkServer {
         {
             return result.map_err(|reason| preload::failed(&reason));
         }
-        // Its socket is closed a moment before its end.
-        let _ended = self.pidfd.wait_end(Deadline::NEVER)?;
-        let status = self.pidfd.reap().ok().flatten();
-        let how = status.map_or("ended".into(), describe);
+        let how = self.end()?.map_or("ended".into(), describe);
         Err(preload::failed(&format!("the server {how} in it")))
+    }
+
+    /// Waits for the end of a server that has closed its socket, which it does a moment before.
+    fn end(&self) -> io::Result<Option<ExitStatus>> {
+        self.pidfd.wait_end(Deadline::NEVER)?;
+        Ok(self.pidfd.reap().ok().flatten())
     }
 
     /// Tells whether this process has gone to other namespaces since it started the server.

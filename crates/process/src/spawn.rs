@@ -2,6 +2,8 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::sync::Arc;
 
 use multiproc_os::context::occupy_standard_streams;
@@ -23,7 +25,7 @@ use crate::changes::Changes;
 use crate::child::{self, ChildEntry};
 use crate::children::Tracked;
 use crate::current::{self, Identity};
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, describe};
 use crate::fork;
 use crate::fork_server::ForkServer;
 use crate::init::{self, SPAWNED};
@@ -202,7 +204,8 @@ fn hear_hello(line: &Endpoint, server: &Arc<ForkServer>) -> io::Result<Option<(u
                 format!("its fork server: {reason}"),
             )),
             Report::Exited(status) => Err(io::Error::other(format!(
-                "it ended before it said hello, with wait status {status:#x}"
+                "it {} before it said hello",
+                describe(ExitStatus::from_raw(status))
             ))),
             Report::Failed(reason) => Err(io::Error::other(reason)),
             other => Err(io::Error::other(format!("it said {other:?} before hello"))),
