@@ -10,6 +10,7 @@ use multiproc_os::deadline::Deadline;
 use multiproc_os::pidfd::{PidFd, birth};
 
 use crate::error::{Error, Kind};
+use crate::trace;
 
 /// Gives the children of this process that have not ended, in the order of their numbers, whether
 /// their handles are there still or were dropped. Those that have ended are reaped, and can be joined
@@ -136,6 +137,13 @@ impl Tracked {
             *status = self.pidfd.reap()?;
         }
         Ok(*status)
+    }
+
+    /// As [`PidFd::send_signal`].
+    pub(crate) fn send_signal(&self, signal: i32) -> io::Result<()> {
+        self.pidfd.send_signal(signal)?;
+        trace::signalled(&self.name, self.pid, signal);
+        Ok(())
     }
 
     /// Tells whether it has ended, and reaps it if it is for this process to reap.

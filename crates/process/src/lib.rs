@@ -21,6 +21,7 @@ mod panics;
 mod reaper;
 mod report;
 mod spawn;
+mod trace;
 
 pub use builder::Builder;
 pub use children::{ActiveChild, active_children};

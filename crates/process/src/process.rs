@@ -23,6 +23,7 @@ use crate::fork_server::ForkServer;
 use crate::reaper::reap_later;
 use crate::spawn;
 use crate::start_method::StartMethod;
+use crate::trace;
 
 pub(crate) use pipes::Pipes;
 
@@ -167,6 +168,7 @@ impl Process<()> {
 impl<R> Process<R> {
     pub(crate) fn new(settings: Settings, child: Child, pipes: Pipes) -> Self {
         register(&child.tracked);
+        trace::started(&settings.name, child.tracked.pid, settings.start_method);
         Process {
             stdin: pipes.stdin,
             stdout: pipes.stdout,

@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use super::{Process, Reaped};
 use crate::error::{Error, Kind};
 use crate::report::Report;
+use crate::trace;
 
 /// How long an orphan's status is waited for once it has ended. Whoever has adopted it reaps it at
 /// once, as a rule; some that run as process 1 look around every few seconds only.
@@ -107,8 +108,14 @@ impl<R: DeserializeOwned> Process<R> {
         }
         // What it said last was on the line before it ended.
         self.read_line();
-        self.ended = true;
+        self.end();
         Ok(true)
+    }
+
+    fn end(&mut self) {
+        if !std::mem::replace(&mut self.ended, true) {
+            trace::ended(&self.name, self.child.tracked.pid, self.status);
+        }
     }
 
     /// Takes in how a process ended that the server cannot tell of any more. Returns `false` if that
@@ -171,7 +178,7 @@ impl<R: DeserializeOwned> Process<R> {
             }
             Report::Exited(status) => {
                 self.status = Some(ExitStatus::from_raw(status));
-                self.ended = true;
+                self.end();
             }
             Report::NotForked { .. } => {}
         }
