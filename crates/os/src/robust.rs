@@ -56,8 +56,8 @@ const MARK: usize = 1;
 /// It does not leave its thread.
 #[derive(Clone, Copy)]
 pub struct Thread {
-    id: u32,
-    generation: u32,
+    /// Its number, and in the upper half the generation: two fields in all are passed in registers.
+    id_and_generation: u64,
     /// In the thread's own memory, so as good as `'static` to whoever cannot leave the thread.
     head: &'static Head,
     _not_send: PhantomData<*const ()>,
@@ -135,8 +135,7 @@ impl Thread {
         // `Send`.
         let head = unsafe { state.head.get().as_ref() };
         Thread {
-            id: state.id.get(),
-            generation: state.generation.get(),
+            id_and_generation: u64::from(state.id.get()) | u64::from(state.generation.get()) << 32,
             head,
             _not_send: PhantomData,
         }
@@ -145,13 +144,13 @@ impl Thread {
     /// Its number, as the kernel has it in `gettid`.
     #[inline]
     pub fn id(self) -> u32 {
-        self.id
+        self.id_and_generation as u32
     }
 
     /// A number that changes with each fork. See [`still`](Self::still).
     #[inline]
     pub fn generation(self) -> u32 {
-        self.generation
+        (self.id_and_generation >> 32) as u32
     }
 
     /// Room for one lock more. `None` if the thread holds [`MOST_HELD`].
@@ -237,30 +236,34 @@ impl Thread {
         lost_to == SEVERAL || (lost_to != 0 && lost_to == this_process())
     }
 
-    /// Takes the lock, which the thread is about to release, out of the list. `alone` is what the
-    /// room said for which it was linked.
+    /// Tells whether the lock, which is in the list, is the only one there. `alone` is what the room
+    /// said for which it was linked.
+    #[inline]
+    pub fn holds_only(self, lock: &Links, alone: bool) -> bool {
+        // What was the last entry stays the last: others are put before it.
+        alone && self.head.next.load(Relaxed) == address(lock)
+    }
+
+    /// Takes the lock, which the thread is about to release, out of the list.
+    ///
+    /// # Safety
+    ///
+    /// It is the only one in the list of this thread, and its release was announced.
+    #[inline]
+    pub unsafe fn unlink_only(self) {
+        compiler_fence(SeqCst);
+        self.head.next.store(self.end(), Relaxed);
+        compiler_fence(SeqCst);
+    }
+
+    /// The same for one that may be among others.
     ///
     /// # Safety
     ///
     /// It is in the list of this thread, and its release was announced.
-    #[inline]
-    pub unsafe fn unlink(self, lock: &Links, alone: bool) {
-        compiler_fence(SeqCst);
-        // What was the last entry stays the last: others are put before it.
-        if alone && self.head.next.load(Relaxed) == address(lock) {
-            self.head.next.store(self.end(), Relaxed);
-        } else {
-            // SAFETY: it is in the list.
-            unsafe { self.unlink_among_others(lock) };
-        }
-        compiler_fence(SeqCst);
-    }
-
-    /// # Safety
-    ///
-    /// As for [`unlink`](Self::unlink).
     #[inline(never)]
-    unsafe fn unlink_among_others(self, lock: &Links) {
+    pub unsafe fn unlink(self, lock: &Links) {
+        compiler_fence(SeqCst);
         let [_, previous, next] = lock;
         let is_first = self.head.next.load(Relaxed) == address(lock);
         let previous = if is_first { self.end() } else { previous.load(Relaxed) };
@@ -274,6 +277,7 @@ impl Thread {
             // SAFETY: an entry of the list is mapped, with its previous link before the next.
             unsafe { previous_of(next & !MARK) }.store(previous, Relaxed);
         }
+        compiler_fence(SeqCst);
     }
 
     /// The addresses of the entries, as far as the kernel walks.

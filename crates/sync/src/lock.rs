@@ -218,7 +218,14 @@ impl Lock {
 impl LockGuard<'_> {
     #[inline]
     fn unless_poisoned(self) -> Result<Self, LockError> {
-        if self.hold.is_poisoned() { Err(Kind::Poisoned.into()) } else { Ok(self) }
+        if self.hold.is_poisoned() { Err(self.give_up()) } else { Ok(self) }
+    }
+
+    /// Out of the way, so that the compiler inlines the release at the end of a section.
+    #[cold]
+    #[inline(never)]
+    fn give_up(self) -> LockError {
+        Kind::Poisoned.into()
     }
 }
 

@@ -35,7 +35,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zerocopy::{FromBytes, IntoBytes, KnownLayout};
 
 use crate::error::{LockError, MemoryError, Reason};
-use crate::raw_lock::{RawLock, Wait};
+use crate::raw_lock::{Guess, RawLock, Wait};
 
 pub use guard::{GateGuard, RegionGuard};
 pub(crate) use place::{Hold, sealed};
@@ -110,6 +110,8 @@ pub struct Region<H> {
     inner: Arc<Inner>,
     /// Where the head is.
     preamble: NonNull<Preamble>,
+    /// Of the lock of the bytes.
+    guess: Guess,
     growable: bool,
     _header: PhantomData<fn() -> H>,
 }
@@ -232,7 +234,13 @@ impl<H: Header> Region<H> {
     fn of(inner: Arc<Inner>) -> Self {
         // SAFETY: no mapping is at address zero.
         let preamble = unsafe { NonNull::new_unchecked(inner.head.as_ptr().cast()) };
-        Region { preamble, growable: inner.extent.growable, inner, _header: PhantomData }
+        Region {
+            preamble,
+            guess: Guess::default(),
+            growable: inner.extent.growable,
+            inner,
+            _header: PhantomData,
+        }
     }
 
     /// What stands in front of the bytes.
@@ -478,6 +486,7 @@ impl<H> Clone for Region<H> {
         Region {
             inner: Arc::clone(&self.inner),
             preamble: self.preamble,
+            guess: self.guess.clone(),
             growable: self.growable,
             _header: PhantomData,
         }

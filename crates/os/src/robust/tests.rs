@@ -31,7 +31,11 @@ impl Lock {
         // SAFETY: it was linked by this thread.
         unsafe {
             thread.announce(&self.links);
-            thread.unlink(&self.links, was_alone);
+            if thread.holds_only(&self.links, was_alone) {
+                thread.unlink_only();
+            } else {
+                thread.unlink(&self.links);
+            }
         }
         thread.conclude();
     }

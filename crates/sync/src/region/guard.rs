@@ -30,7 +30,7 @@ impl<'a, H: Header> RegionGuard<'a, H> {
         let preamble = region.preamble();
         // SAFETY: the head stays mapped while the guard borrows the region, and if the guard is
         // forgotten, while the thread lives: see `Inner::drop`.
-        let held = unsafe { preamble.lock.lock(wait)? };
+        let held = unsafe { preamble.lock.lock(&region.guess, wait)? };
         let mut guard = RegionGuard { region, held, _not_send: PhantomData };
         if !anyway && preamble.lock.is_poisoned_while_held() {
             return Err(Kind::Poisoned.into());
@@ -171,7 +171,7 @@ impl<'a> GateGuard<'a> {
         assert!(header.contains(&at), "the gate is not in the header of the region");
         inner.gates.fetch_add(1, Relaxed);
         // SAFETY: the gate is in the head, which stays mapped while it is counted.
-        let held = unsafe { gate.lock(wait) }.inspect_err(|_| {
+        let held = unsafe { gate.lock(&gate.guess(), wait) }.inspect_err(|_| {
             inner.gates.fetch_sub(1, Relaxed);
         })?;
         let holder_died = gate.is_poisoned_while_held();

@@ -15,7 +15,7 @@ use sealed::Sealed;
 
 use super::{HEADER_AT, Header, Inner, Locks, Region, SHARED};
 use crate::error::{LockError, MemoryError, Reason};
-use crate::raw_lock::{Held, NotTaken, RawLock, Wait};
+use crate::raw_lock::{Guess, Held, NotTaken, RawLock, Wait};
 
 /// The words of a primitive in shared memory: of one of this crate's.
 pub trait Words: Header + Sized + Sealed {
@@ -50,6 +50,8 @@ pub(crate) mod sealed {
 /// ```
 pub struct Place<X> {
     words: NonNull<X>,
+    /// Of the first of the locks.
+    guess: Guess,
     inner: Arc<Inner>,
 }
 
@@ -87,7 +89,7 @@ impl<X: Words> Place<X> {
         if !words.locks().is_empty() && !places.contains(&locks) {
             places.push(locks);
         }
-        Place { words: NonNull::from(words), inner: Arc::clone(inner) }
+        Place { words: NonNull::from(words), guess: Guess::default(), inner: Arc::clone(inner) }
     }
 
     /// Takes one of the words' locks.
@@ -103,9 +105,16 @@ impl<X: Words> Place<X> {
     ) -> Result<Hold<'_>, NotTaken> {
         let lock = pick(self);
         assert!(self.locks().as_ptr_range().contains(&std::ptr::from_ref(lock)));
+        let looked;
+        let guess = if std::ptr::eq(lock, &raw const self.locks()[0]) {
+            &self.guess
+        } else {
+            looked = lock.guess();
+            &looked
+        };
         // SAFETY: the lock is in a place that is borrowed as long as the guard, and if the guard is
         // forgotten, the memory stays mapped while the thread lives: see `Inner::drop`.
-        let held = unsafe { lock.lock(wait)? };
+        let held = unsafe { lock.lock(guess, wait)? };
         Ok(Hold { lock, held, _not_send: PhantomData })
     }
 
@@ -162,7 +171,7 @@ impl<X> Deref for Place<X> {
 
 impl<X> Clone for Place<X> {
     fn clone(&self) -> Self {
-        Place { words: self.words, inner: Arc::clone(&self.inner) }
+        Place { words: self.words, guess: self.guess.clone(), inner: Arc::clone(&self.inner) }
     }
 }
 
@@ -213,7 +222,7 @@ impl<'a> Hold<'a> {
     fn take(lock: &'a RawLock, wait: Wait) -> Result<Self, NotTaken> {
         // SAFETY: the lock is in a place that is borrowed as long as the guard, and if the guard is
         // forgotten, the memory stays mapped while the thread lives: see `Inner::drop`.
-        let held = unsafe { lock.lock(wait)? };
+        let held = unsafe { lock.lock(&lock.guess(), wait)? };
         Ok(Hold { lock, held, _not_send: PhantomData })
     }
 

@@ -18,6 +18,8 @@ enum Mutation {
     NotAnnounced,
     /// Store and wake are two steps, and the operation is not announced in between.
     WakesInASecondStep,
+    /// Who finds only when it releases that it was waited for has taken `WAITERS` away by then.
+    ReleaseSwaps,
     /// Whose time is over goes without a last try, though it was woken.
     GivesUpWhenWoken,
     /// A taker does not mark what the dead have left.
@@ -61,7 +63,7 @@ enum Next {
     Unlink(Word),
     Release(Word),
     StoreAndWake(Word),
-    /// The second half, where that is two steps.
+    /// The second half, where that is two steps: for who was not waited for when it took the lock.
     Wake(Word),
     Clear(Word),
     Conclude,
@@ -186,13 +188,12 @@ impl State {
                 self.threads[index].linked = false;
                 Release(taken)
             }
-            Release(taken) => {
-                let free = Word { owner: 0, ..taken };
-                if !taken.waiters && self.exchange(taken, free) {
-                    Conclude
-                } else {
-                    StoreAndWake(taken)
-                }
+            Release(taken) if taken.waiters => StoreAndWake(taken),
+            Release(_) => {
+                let left = Word { owner: 0, ..self.word };
+                let waiters = left.waiters && mutation != Mutation::ReleaseSwaps;
+                self.word = Word { waiters, ..left };
+                if left.waiters { Wake(left) } else { Conclude }
             }
             StoreAndWake(Word { turn, .. }) => {
                 let waiters = mutation != Mutation::ReleaseForgetsWaiters;
@@ -328,6 +329,7 @@ fn each_rule_is_needed() {
         ClearsInAnyCase,
         NotAnnounced,
         WakesInASecondStep,
+        ReleaseSwaps,
         GivesUpWhenWoken,
     ];
     for mutation in asleep {
