@@ -1,5 +1,5 @@
 //! Proves that nobody starves: however fast others take a primitive and give it back, who waits for it
-//! has it after few wakes. Counted, not timed: how often the others have it while a process that was
+//! has it after few wakes, and of many turns each has a share. Counted, not timed: how often the others have it while a process that was
 //! woken waits for a processor says more about the machine, and is printed.
 
 use std::cell::RefCell;
@@ -25,6 +25,7 @@ fn main() {
         ("bounded_semaphore_passes_over_nobody", bounded_semaphore_passes_over_nobody),
         ("rw_lock_passes_over_no_writer", rw_lock_passes_over_no_writer),
         ("rw_lock_passes_over_no_reader", rw_lock_passes_over_no_reader),
+        ("everybody_has_a_share", everybody_has_a_share),
     ]);
 }
 
@@ -90,6 +91,80 @@ fn nobody_starves(first: impl Fn(&dyn Fn()), take: impl Fn(&dyn Fn()), other: im
     println!("slept at most {worst} times; others had it {most} times at most");
     println!("and {} times on average while it waited", sum / ROUNDS as u64);
     assert!(worst <= MOST, "a waiter was woken {worst} times before it had it");
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout)]
+#[repr(C)]
+struct Shares {
+    /// How many turns there were.
+    turns: AtomicU64,
+    /// How many each party has had of them.
+    each: [AtomicU64; OTHERS + 1],
+}
+
+impl Header for Shares {
+    const KIND: [u8; 8] = *b"shares\0\0";
+}
+
+/// Some take it and give it back without a pause until there were many turns.
+fn shares(name: &str, take: impl Fn(&dyn Fn())) {
+    const TURNS: u64 = 4_000_000;
+    /// Of a hundred, some being on their way to a processor while another goes on.
+    const LEAST: u64 = 1;
+    let region = Region::<Shares>::create("shares", 0).unwrap();
+    let Shares { turns, each } = region.header();
+    let gate = Lock::new().unwrap();
+    let closed = gate.lock().unwrap();
+    let parties: Vec<Child> = each
+        .iter()
+        .map(|own| {
+            let party = Child::fork(|| {
+                drop(gate.lock().unwrap());
+                while turns.load(SeqCst) < TURNS {
+                    take(&|| {
+                        turns.fetch_add(1, SeqCst);
+                        own.fetch_add(1, SeqCst);
+                    });
+                }
+            });
+            party.wait_asleep();
+            party
+        })
+        .collect();
+    drop(closed);
+    parties.into_iter().for_each(Child::join);
+    let shares: Vec<u64> = each.iter().map(|own| own.load(SeqCst) * 100 / TURNS).collect();
+    println!("{name}: of 100 turns, each had {shares:?}");
+    assert!(shares.iter().all(|share| *share >= LEAST), "somebody starves");
+}
+
+fn everybody_has_a_share() {
+    let lock = Lock::new().unwrap();
+    shares("lock", |turn| {
+        let _held = lock.lock().unwrap();
+        turn();
+    });
+    let lock = RLock::new().unwrap();
+    shares("rlock", |turn| {
+        let _held = lock.lock().unwrap();
+        turn();
+    });
+    let lock = RwLock::new().unwrap();
+    shares("rw lock, writing", |turn| {
+        let _held = lock.write().unwrap();
+        turn();
+    });
+    let semaphore = Semaphore::new(1).unwrap();
+    shares("semaphore", |turn| {
+        semaphore.acquire().unwrap();
+        turn();
+        semaphore.release();
+    });
+    let semaphore = BoundedSemaphore::new(1).unwrap();
+    shares("bounded semaphore", |turn| {
+        let _permit = semaphore.acquire().unwrap();
+        turn();
+    });
 }
 
 /// How often this process has fallen asleep.
