@@ -14,6 +14,21 @@ use crate::spawn;
 use crate::start_method::StartMethod;
 
 /// Says how a process is to be started: see [`Process::builder`].
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_process::{Process, StartMethod, init};
+///
+/// init();
+/// let builder = Process::builder().name("adder").daemon(true).start_method(StartMethod::Spawn);
+/// // It can start several.
+/// let processes = [1, 2].map(|x: u64| builder.clone().spawn(|x| x + 1, x));
+/// for (process, expected) in processes.into_iter().zip([2, 3]) {
+///     assert_eq!(process?.join()?, expected);
+/// }
+/// # Ok::<(), multiproc_process::Error>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 #[must_use = "it starts nothing before `spawn`"]
 pub struct Builder {
@@ -29,6 +44,17 @@ pub struct Builder {
 impl Builder {
     /// Names the process, for errors and for [`current_process`](crate::current_process). The name is
     /// `Process-N` without.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_process::{Process, current_process, init};
+    ///
+    /// init();
+    /// let name = |()| current_process().name().to_string();
+    /// assert_eq!(Process::builder().name("reader").spawn(name, ())?.join()?, "reader");
+    /// # Ok::<(), multiproc_process::Error>(())
+    /// ```
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
@@ -36,12 +62,35 @@ impl Builder {
 
     /// Sets whether the process ends with this one, however this one ends, `SIGKILL` included. It
     /// does not, without.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_process::{Process, current_process, init};
+    ///
+    /// init();
+    /// let process = Process::builder().daemon(true).spawn(|()| current_process().is_daemon(), ())?;
+    /// assert!(process.join()?);
+    /// # Ok::<(), multiproc_process::Error>(())
+    /// ```
     pub fn daemon(mut self, daemon: bool) -> Self {
         self.daemon = daemon;
         self
     }
 
     /// Sets how the process comes into being: as [`StartMethod::default`] says, without.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_process::{Process, StartMethod, init};
+    ///
+    /// init();
+    /// let parent = |()| std::os::unix::process::parent_id();
+    /// let process = Process::builder().start_method(StartMethod::Spawn).spawn(parent, ())?;
+    /// assert_eq!(process.join()?, std::process::id());
+    /// # Ok::<(), multiproc_process::Error>(())
+    /// ```
     pub fn start_method(mut self, start_method: StartMethod) -> Self {
         self.start_method = start_method;
         self
@@ -271,7 +320,20 @@ impl Builder {
     }
 
     /// Joins the process's standard error to a pipe: see [`Process::stderr`] for the end to read
-    /// from, and [`stdout_piped`](Builder::stdout_piped) for an example.
+    /// from, and [`stdout_piped`](Builder::stdout_piped) for what a full one does.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::read_to_string;
+    /// use multiproc_process::{Process, init};
+    ///
+    /// init();
+    /// let mut process = Process::builder().stderr_piped().spawn(|()| eprint!("no such file"), ())?;
+    /// assert_eq!(read_to_string(process.stderr.take().unwrap())?, "no such file");
+    /// process.join()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn stderr_piped(self) -> Self {
         self.pipe(2)
     }
@@ -411,6 +473,17 @@ impl Builder {
     ///
     /// As [`Process::spawn`], and if a variable cannot stand in an environment, or there is no such
     /// niceness or process group. What only the process itself finds out is an error of `join`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_process::{Process, init};
+    ///
+    /// init();
+    /// let process = Process::builder().name("adder").spawn(|(a, b): (u64, u64)| a + b, (2, 3))?;
+    /// assert_eq!(process.join()?, 5);
+    /// # Ok::<(), multiproc_process::Error>(())
+    /// ```
     pub fn spawn<A, R>(self, function: fn(A) -> R, argument: A) -> Result<Process<R>, Error>
     where
         A: Serialize + DeserializeOwned,

@@ -14,6 +14,8 @@ use crate::parent::ParentId;
 /// let current = multiproc_process::current_process();
 /// assert_eq!(current.pid(), std::process::id());
 /// assert_eq!(current.name(), "MainProcess");
+/// assert!(!current.is_daemon());
+/// assert_eq!(current.parent_pid(), None, "the user has started it");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CurrentProcess {

@@ -84,11 +84,35 @@ impl From<Kind> for Error {
 
 impl Error {
     /// Tells whether the program has not called [`init`](crate::init) where it must.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use multiproc_process::Process;
+    ///
+    /// // `init` was not called.
+    /// let error = Process::spawn(|x: u64| x + 1, 1).unwrap_err();
+    /// assert!(error.is_not_initialised());
+    /// ```
     pub fn is_not_initialised(&self) -> bool {
         matches!(*self.0, Kind::NotInitialised | Kind::InsideUninitialisedChild { .. })
     }
 
     /// Tells whether the child ended before it had taken over and could run the function.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_process::{Process, StartMethod, init};
+    ///
+    /// init();
+    /// let process = Process::builder().start_method(StartMethod::Spawn).spawn(|x: u64| x + 1, 1)?;
+    /// match process.join() {
+    ///     Err(error) if error.is_no_hello() => panic!("is init() behind something that ended? {error}"),
+    ///     result => assert_eq!(result?, 2),
+    /// }
+    /// # Ok::<(), multiproc_process::Error>(())
+    /// ```
     pub fn is_no_hello(&self) -> bool {
         matches!(*self.0, Kind::NoHello { .. })
     }
@@ -102,6 +126,18 @@ impl Error {
     }
 
     /// How the process ended, where that is the error.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_process::{Process, init};
+    ///
+    /// init();
+    /// let process = Process::spawn(|code: i32| -> () { std::process::exit(code) }, 3)?;
+    /// let status = process.join().unwrap_err().exit_status();
+    /// assert_eq!(status.map(|status| status.to_string()), Some("exit status: 3".to_string()));
+    /// # Ok::<(), multiproc_process::Error>(())
+    /// ```
     pub fn exit_status(&self) -> Option<ExitStatus> {
         match *self.0 {
             Kind::Ended { status, .. } | Kind::NoHello { status, .. } => Some(status),
@@ -115,11 +151,34 @@ impl Error {
     }
 
     /// Tells whether the process left a core dump, where that is the error.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_process::{Limit, Process, init};
+    ///
+    /// init();
+    /// let builder = Process::builder().limit(Limit::CoreDump, 0);
+    /// let process = builder.spawn(|()| -> () { std::process::abort() }, ())?;
+    /// assert!(!process.join().unwrap_err().core_dumped(), "it was not allowed any");
+    /// # Ok::<(), multiproc_process::Error>(())
+    /// ```
     pub fn core_dumped(&self) -> bool {
         self.exit_status().is_some_and(|status| status.core_dumped())
     }
 
     /// The signal that ended the process, where that is the error.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_process::{Process, init};
+    ///
+    /// init();
+    /// let process = Process::spawn(|()| -> () { std::process::abort() }, ())?;
+    /// assert_eq!(process.join().unwrap_err().signal(), Some(6));
+    /// # Ok::<(), multiproc_process::Error>(())
+    /// ```
     pub fn signal(&self) -> Option<i32> {
         self.exit_status().and_then(|status| status.signal())
     }
@@ -148,6 +207,9 @@ impl From<Error> for io::Error {
 /// let panic = error.panic().expect("it panicked");
 /// assert_eq!(panic.message(), "attempt to divide by zero");
 /// assert!(panic.location().is_some_and(|location| location.contains(".rs:")));
+/// if let Some(backtrace) = panic.backtrace() {
+///     eprintln!("{backtrace}");
+/// }
 /// # Ok::<(), multiproc_process::Error>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -52,6 +52,22 @@ pub fn parent_process() -> Result<Option<ParentProcess>, Error> {
 }
 
 /// The process that has started this one: see [`parent_process`].
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use multiproc_process::{Process, init, parent_process};
+///
+/// init();
+/// // It works until its parent has ended, or there is no more to do.
+/// let works = |tasks: u32| {
+///     let parent = parent_process().unwrap().unwrap();
+///     (0..tasks).take_while(|_| !parent.wait_timeout(Duration::from_millis(1))).count()
+/// };
+/// assert_eq!(Process::spawn(works, 3)?.join()?, 3);
+/// # Ok::<(), multiproc_process::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct ParentProcess {
     pid: u32,

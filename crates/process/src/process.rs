@@ -115,6 +115,21 @@ impl Process<()> {
     ///
     /// [`init`](crate::init) was not called, the argument does not serialise (nothing was started
     /// then), or the system has no process, memory or descriptor left.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_process::{Process, init};
+    ///
+    /// fn area((width, height): (f64, f64)) -> f64 {
+    ///     width * height
+    /// }
+    ///
+    /// init();
+    /// let process = Process::spawn(area, (2.0, 1.5))?;
+    /// assert_eq!(process.join()?, 3.0);
+    /// # Ok::<(), multiproc_process::Error>(())
+    /// ```
     pub fn spawn<A, R>(function: fn(A) -> R, argument: A) -> Result<Process<R>, Error>
     where
         A: Serialize + DeserializeOwned,
@@ -155,6 +170,19 @@ impl Process<()> {
     /// other methods keep a thread in this process.
     ///
     /// [`Pool`]: https://docs.rs/multiproc-pool
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use multiproc_process::{Process, init};
+    ///
+    /// init();
+    /// let table: Vec<u64> = (0..1_000_000).collect();
+    /// // The copy finds the table where it is: nothing is sent.
+    /// let sum = Process::fork(|| table.iter().sum::<u64>())?;
+    /// assert_eq!(sum.join()?, 499_999_500_000);
+    /// # Ok::<(), multiproc_process::Error>(())
+    /// ```
     pub fn fork<R>(function: impl FnOnce() -> R + Send) -> Result<Process<R>, Error>
     where
         R: Serialize + DeserializeOwned,
@@ -197,6 +225,21 @@ impl<R> Process<R> {
     }
 
     /// Tells whether it has not ended yet.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_process::{Process, init};
+    ///
+    /// init();
+    /// let process = Process::spawn(|()| std::thread::sleep(std::time::Duration::MAX), ())?;
+    /// assert!(process.is_alive());
+    /// process.kill()?;
+    /// while process.is_alive() {
+    ///     std::thread::yield_now();
+    /// }
+    /// # Ok::<(), multiproc_process::Error>(())
+    /// ```
     pub fn is_alive(&self) -> bool {
         !self.ended && !self.child.tracked.wait_end(Deadline::now()).unwrap_or(true)
     }
@@ -206,6 +249,18 @@ impl<R> Process<R> {
     /// # Errors
     ///
     /// It runs as another user by now.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_process::{Process, init};
+    ///
+    /// init();
+    /// let process = Process::spawn(|()| std::thread::sleep(std::time::Duration::MAX), ())?;
+    /// process.terminate()?;
+    /// assert_eq!(process.join().unwrap_err().signal(), Some(15));
+    /// # Ok::<(), multiproc_process::Error>(())
+    /// ```
     pub fn terminate(&self) -> Result<(), Error> {
         self.signal("terminate", SIGTERM)
     }
@@ -215,6 +270,18 @@ impl<R> Process<R> {
     /// # Errors
     ///
     /// It runs as another user by now.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_process::{Process, init};
+    ///
+    /// init();
+    /// let process = Process::spawn(|()| std::thread::sleep(std::time::Duration::MAX), ())?;
+    /// process.kill()?;
+    /// assert_eq!(process.join().unwrap_err().signal(), Some(9));
+    /// # Ok::<(), multiproc_process::Error>(())
+    /// ```
     pub fn kill(&self) -> Result<(), Error> {
         self.signal("kill", SIGKILL)
     }
@@ -290,6 +357,19 @@ impl<R: DeserializeOwned> Process<R> {
     ///
     /// The function panicked, or the process ended in another way before it returned a value: the
     /// error says how.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_process::{Process, init};
+    ///
+    /// init();
+    /// let divide: fn(u32) -> u32 = |divisor| 100 / divisor;
+    /// assert_eq!(Process::spawn(divide, 4)?.join()?, 25);
+    /// let error = Process::spawn(divide, 0)?.join().unwrap_err();
+    /// assert!(error.to_string().contains("panicked: attempt to divide by zero"));
+    /// # Ok::<(), multiproc_process::Error>(())
+    /// ```
     pub fn join(mut self) -> Result<R, Error> {
         drop(self.stdin.take());
         self.wait(Deadline::NEVER)?;
@@ -329,6 +409,23 @@ impl<R: DeserializeOwned> Process<R> {
     /// # Errors
     ///
     /// As [`join_timeout`](Process::join_timeout).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_process::{Process, init};
+    ///
+    /// init();
+    /// let mut process = Process::spawn(|x: u64| x + 1, 1)?;
+    /// let value = loop {
+    ///     match process.try_join()? {
+    ///         Some(value) => break value,
+    ///         None => std::thread::yield_now(),
+    ///     }
+    /// };
+    /// assert_eq!(value, 2);
+    /// # Ok::<(), multiproc_process::Error>(())
+    /// ```
     pub fn try_join(&mut self) -> Result<Option<R>, Error> {
         self.join_timeout(Duration::ZERO)
     }
@@ -339,6 +436,20 @@ impl<R: DeserializeOwned> Process<R> {
     /// # Errors
     ///
     /// The system refused to tell.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use multiproc_process::{Process, init};
+    ///
+    /// init();
+    /// let mut process = Process::spawn(|code: i32| -> () { std::process::exit(code) }, 3)?;
+    /// // That it gave no value is an error; its status can be asked for all the same.
+    /// process.join_timeout(Duration::MAX).unwrap_err();
+    /// assert_eq!(process.exit_status()?.and_then(|status| status.code()), Some(3));
+    /// # Ok::<(), multiproc_process::Error>(())
+    /// ```
     pub fn exit_status(&mut self) -> Result<Option<ExitStatus>, Error> {
         if self.wait(Deadline::now())? && self.status.is_none() {
             // Its adopter may have reaped it since.

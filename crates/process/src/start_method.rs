@@ -9,6 +9,18 @@ use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 /// | [`Fork`](StartMethod::Fork) | a copy of everything | a fork of the whole parent | large data that is only read, single-threaded programs |
 ///
 /// Its default is [`ForkServer`](StartMethod::ForkServer), or what [`set_start_method`] has set.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_process::{Process, StartMethod, init};
+///
+/// init();
+/// assert_eq!(StartMethod::default(), StartMethod::ForkServer);
+/// let process = Process::builder().start_method(StartMethod::Spawn).spawn(|x: u64| x + 1, 1)?;
+/// assert_eq!(process.join()?, 2);
+/// # Ok::<(), multiproc_process::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StartMethod {
