@@ -17,6 +17,7 @@ fn main() {
     common::run(&[
         ("three_levels_have_children_each", three_levels_have_children),
         ("output_that_nobody_reads_harms_nobody", output_that_nobody_reads),
+        ("output_that_was_closed_harms_nobody", closed_output),
         ("a_line_that_nobody_reads_is_a_panic", a_line_that_nobody_reads),
         ("threads_end_with_their_process", threads_end_with_their_process),
         ("exit_handlers_run_where_they_are_the_childs", exit_handlers),
@@ -67,6 +68,22 @@ fn output_that_nobody_reads() {
         };
         let builder = builder(method).stdout(unread()).stderr(unread());
         let mut process = builder.spawn(writes, ()).unwrap();
+        process.join_timeout(std::time::Duration::MAX).unwrap();
+        assert_eq!(process.exit_status().unwrap().unwrap().code(), Some(0), "{method:?}");
+    }
+}
+
+fn closed_output() {
+    for method in METHODS {
+        let closes = |()| {
+            print!("unseen");
+            for stream in [1, 2] {
+                // SAFETY: a standard stream, which nobody owns.
+                assert_eq!(unsafe { libc::close(stream) }, 0);
+            }
+            eprintln!("unseen");
+        };
+        let mut process = builder(method).spawn(closes, ()).unwrap();
         process.join_timeout(std::time::Duration::MAX).unwrap();
         assert_eq!(process.exit_status().unwrap().unwrap().code(), Some(0), "{method:?}");
     }

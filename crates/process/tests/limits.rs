@@ -1,5 +1,5 @@
 //! Proves that a process or a fork server without a descriptor left gives a clear error, leaks
-//! nothing, and recovers; and that a user's limit on processes is told.
+//! nothing, and recovers; and so does one without memory; and that a user's limit on processes is told.
 
 mod common;
 
@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use common::{METHODS, children, count_open, hang, wait_for_threads};
-use multiproc_process::{Process, StartMethod};
+use multiproc_process::{Error, Process, StartMethod};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 const PART: &str = "TEST_PART";
@@ -22,6 +22,7 @@ fn main() {
         ("no_descriptor_is_left_in_the_parent", no_descriptor_in_the_parent),
         ("no_descriptor_is_left_in_the_server", no_descriptor_in_the_server),
         ("no_process_is_left", no_process_is_left),
+        ("no_memory_is_left", no_memory_is_left),
     ]);
 }
 
@@ -147,4 +148,52 @@ fn reach_the_limit_of_processes() {
     for method in METHODS {
         Process::builder().start_method(method).spawn(|()| (), ()).unwrap().join().unwrap();
     }
+}
+
+/// A program's image alone takes more.
+const LITTLE: u64 = 1 << 20;
+
+fn no_memory_is_left() {
+    // In a process of its own, since it cannot have more memory than it has.
+    for index in 0..METHODS.len() {
+        let builder = Process::builder().daemon(true).start_method(StartMethod::Spawn);
+        builder.spawn(starve, index).unwrap().join().unwrap();
+    }
+}
+
+fn starve(index: usize) {
+    let start = |fits: bool| {
+        let builder = Process::builder().name("tester").daemon(true).start_method(METHODS[index]);
+        builder.spawn(|fits: bool| fits || Vec::<u8>::new().try_reserve(1 << 24).is_err(), fits)
+    };
+    // The server, too, if there is one, was started before.
+    assert!(start(true).unwrap().join().unwrap());
+    let (open, running) = (count_open(std::process::id()), children(std::process::id()));
+    let before = getrlimit(Resource::As);
+    let starved = |test: &dyn Fn()| {
+        setrlimit(Resource::As, Rlimit { current: Some(LITTLE), ..before }).unwrap();
+        test();
+        setrlimit(Resource::As, before).unwrap();
+    };
+    let no_start = |error: Error| {
+        let text = error.to_string();
+        assert!(text.contains("said hello") || text.contains("Cannot allocate memory"), "{text}");
+    };
+    starved(&|| {
+        for _ in 0..20 {
+            let result = start(false).and_then(Process::join);
+            match METHODS[index] {
+                StartMethod::Spawn => no_start(result.unwrap_err()),
+                // Copies of what there is need no more, and learn when they ask for it.
+                _ => assert!(result.unwrap()),
+            }
+        }
+    });
+    if METHODS[index] == StartMethod::ForkServer {
+        drop(common::kill_server());
+        starved(&|| no_start(start(true).unwrap_err()));
+    }
+    assert!(start(true).unwrap().join().unwrap());
+    assert_eq!(count_open(std::process::id()), open);
+    assert_eq!(children(std::process::id()).len(), running.len());
 }
