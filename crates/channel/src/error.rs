@@ -109,6 +109,15 @@ impl From<io::Error> for Error {
 impl Error {
     /// Tells whether the other end, or the queue, is closed: nothing more will come, nothing more can
     /// be sent.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let queue = multiproc_channel::Queue::<u8>::new()?;
+    /// queue.close();
+    /// assert!(queue.get().unwrap_err().is_closed());
+    /// # Ok::<(), multiproc_channel::Error>(())
+    /// ```
     pub fn is_closed(&self) -> bool {
         match &self.0 {
             Kind::Message(error) => error.is_closed(),
@@ -118,22 +127,75 @@ impl Error {
     }
 
     /// Tells whether there was no room, for a call that does not wait for it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let queue = multiproc_channel::Queue::bounded(1)?;
+    /// queue.put(1)?;
+    /// assert!(queue.try_put(2).unwrap_err().into_error().is_full());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn is_full(&self) -> bool {
         matches!(self.0, Kind::Full)
     }
 
     /// Tells whether there was no room before the time was up, or no proof of the other end's key.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let queue = multiproc_channel::Queue::bounded(1)?;
+    /// queue.put(1)?;
+    /// let late = queue.put_timeout(2, Duration::from_millis(1)).unwrap_err();
+    /// assert!(late.into_error().is_timeout());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn is_timeout(&self) -> bool {
         matches!(self.0, Kind::TimedOut | Kind::HandshakeTimedOut)
     }
 
     /// Tells whether the other end of a connection has another key than this one, or proves it in a
     /// way that is not good enough.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_channel::{Address, Client, Listener};
+    ///
+    /// let listener = Listener::builder().authkey("secret").bind(Address::tcp("127.0.0.1:0")?)?;
+    /// std::thread::scope(|scope| {
+    ///     scope.spawn(|| Client::builder().authkey("guess").connect(listener.address().clone()));
+    ///     assert!(listener.accept().unwrap_err().is_authentication());
+    /// });
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn is_authentication(&self) -> bool {
         matches!(self.0, Kind::Authentication(_))
     }
 
     /// Tells whether the value could not be serialised.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Mutex;
+    ///
+    /// let mutex = Mutex::new(1);
+    /// let (here, _there) = multiproc_channel::pipe::<Mutex<u8>>()?;
+    /// std::thread::scope(|scope| {
+    ///     let poison = scope.spawn(|| {
+    ///         let _held = mutex.lock().unwrap();
+    ///         std::panic::resume_unwind(Box::new(()));
+    ///     });
+    ///     poison.join().unwrap_err();
+    /// });
+    /// // What is poisoned does not serialise.
+    /// assert!(here.send(mutex).unwrap_err().into_error().is_encode());
+    /// # Ok::<(), multiproc_channel::Error>(())
+    /// ```
     pub fn is_encode(&self) -> bool {
         match &self.0 {
             Kind::Message(error) => error.is_encode(),
@@ -146,6 +208,15 @@ impl Error {
 
     /// Tells whether what came is not a value of the expected type. It is gone; the next call gets
     /// what comes next.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (here, there) = multiproc_channel::pipe::duplex::<u32, ()>()?;
+    /// here.send_bytes(&[255])?; // the beginning of a number
+    /// assert!(there.recv().unwrap_err().is_decode());
+    /// # Ok::<(), multiproc_channel::Error>(())
+    /// ```
     pub fn is_decode(&self) -> bool {
         match &self.0 {
             Kind::Message(error) => error.is_decode(),
@@ -158,6 +229,15 @@ impl Error {
 
     /// Tells whether a message came that is longer than the buffer that it was to be copied to. The
     /// error has it: [`into_bytes`](Error::into_bytes).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (here, there) = multiproc_channel::pipe::<()>()?;
+    /// here.send_bytes(b"hello")?;
+    /// assert!(there.recv_bytes_into(&mut [0; 4]).unwrap_err().is_buffer_too_short());
+    /// # Ok::<(), multiproc_channel::Error>(())
+    /// ```
     #[doc(alias = "BufferTooShort")]
     pub fn is_buffer_too_short(&self) -> bool {
         matches!(self.0, Kind::BufferTooShort { .. })
@@ -229,31 +309,89 @@ impl<T> SendError<T> {
     ///
     /// `None` only if it holds a handle with a single owner, had to be taken apart for sending, and
     /// its `Deserialize` refuses what its `Serialize` wrote.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (here, there) = multiproc_channel::pipe()?;
+    /// drop(there);
+    /// let error = here.send("lost".to_string()).unwrap_err();
+    /// assert_eq!(error.into_inner().as_deref(), Some("lost"));
+    /// # Ok::<(), multiproc_channel::Error>(())
+    /// ```
     pub fn into_inner(self) -> Option<T> {
         self.value
     }
 
     /// Why, without the value.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (here, there) = multiproc_channel::pipe()?;
+    /// drop(there);
+    /// let error: multiproc_channel::Error = here.send(1).unwrap_err().into_error();
+    /// assert!(error.is_closed());
+    /// # Ok::<(), multiproc_channel::Error>(())
+    /// ```
     pub fn into_error(self) -> Error {
         self.error
     }
 
     /// Tells whether nobody can receive it any more: see [`Error::is_closed`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (here, there) = multiproc_channel::pipe()?;
+    /// drop(there);
+    /// assert!(here.send(1).unwrap_err().is_closed());
+    /// # Ok::<(), multiproc_channel::Error>(())
+    /// ```
     pub fn is_closed(&self) -> bool {
         self.error.is_closed()
     }
 
     /// Tells whether there was no room for it: see [`Error::is_full`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let queue = multiproc_channel::Queue::bounded(1)?;
+    /// queue.put(1)?;
+    /// assert!(queue.try_put(2).unwrap_err().is_full());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn is_full(&self) -> bool {
         self.error.is_full()
     }
 
     /// Tells whether there was no room for it before the time was up: see [`Error::is_timeout`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let queue = multiproc_channel::Queue::bounded(1)?;
+    /// queue.put(1)?;
+    /// assert!(queue.put_timeout(2, Duration::from_millis(1)).unwrap_err().is_timeout());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn is_timeout(&self) -> bool {
         self.error.is_timeout()
     }
 
     /// Tells whether it could not be serialised: see [`Error::is_encode`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (here, there) = multiproc_channel::pipe()?;
+    /// drop(there);
+    /// assert!(!here.send(1).unwrap_err().is_encode());
+    /// # Ok::<(), multiproc_channel::Error>(())
+    /// ```
     pub fn is_encode(&self) -> bool {
         self.error.is_encode()
     }

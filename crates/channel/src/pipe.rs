@@ -60,6 +60,18 @@ pub fn pipe<T>() -> Result<(Connection<T>, Connection<T>), Error> {
 /// # Errors
 ///
 /// As [`pipe`].
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_channel::pipe;
+///
+/// let (client, server) = pipe::duplex::<u64, String>()?;
+/// client.send(42)?;
+/// server.send(server.recv()?.to_string())?;
+/// assert_eq!(client.recv()?, "42");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[allow(clippy::type_complexity)] // Two ends are two ends.
 pub fn duplex<A, B>() -> Result<(Connection<A, B>, Connection<B, A>), Error> {
     let (here, there) = Endpoint::pair()?;
@@ -93,6 +105,17 @@ pub fn one_way<T>() -> Result<(Sender<T>, Receiver<T>), Error> {
 /// One end of a pipe: sends `S`, receives `R`.
 ///
 /// It has a single owner: sent to another process, it is there and not here any more.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_channel::{Connection, pipe};
+///
+/// let (here, there): (Connection<u8>, Connection<u8>) = pipe()?;
+/// here.send(1)?;
+/// assert_eq!(there.recv()?, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Serialize, Deserialize)]
 #[serde(bound = "")]
 pub struct Connection<S, R = S> {
@@ -101,11 +124,33 @@ pub struct Connection<S, R = S> {
 }
 
 /// The end of a one-way pipe that sends.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_channel::{Sender, pipe};
+///
+/// let (sender, receiver): (Sender<u8>, _) = pipe::one_way()?;
+/// drop(receiver);
+/// assert!(sender.send(1).unwrap_err().is_closed());
+/// # Ok::<(), multiproc_channel::Error>(())
+/// ```
 #[derive(Serialize, Deserialize)]
 #[serde(bound = "")]
 pub struct Sender<T>(Connection<T, Nothing>);
 
 /// The end of a one-way pipe that receives.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_channel::{Receiver, pipe};
+///
+/// let (sender, receiver): (_, Receiver<u8>) = pipe::one_way()?;
+/// drop(sender);
+/// assert!(receiver.recv().unwrap_err().is_closed());
+/// # Ok::<(), multiproc_channel::Error>(())
+/// ```
 #[derive(Serialize, Deserialize)]
 #[serde(bound = "")]
 pub struct Receiver<T>(Connection<Nothing, T>);
@@ -134,6 +179,15 @@ impl<S: Serialize + DeserializeOwned, R> Connection<S, R> {
     /// # Errors
     ///
     /// The other end is closed, or the value does not serialise. It comes back with the error.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (here, there) = multiproc_channel::pipe()?;
+    /// here.send(vec![1, 2, 3])?;
+    /// assert_eq!(there.recv()?, [1, 2, 3]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn send(&self, value: S) -> Result<(), SendError<S>> {
         self.send_until(value, Deadline::NEVER, Kind::TimedOut)
     }
@@ -143,6 +197,19 @@ impl<S: Serialize + DeserializeOwned, R> Connection<S, R> {
     /// # Errors
     ///
     /// As [`send`](Connection::send), and if there is no room: [`SendError::is_full`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (here, there) = multiproc_channel::pipe()?;
+    /// let mut sent = 0;
+    /// while here.try_send(sent).is_ok() {
+    ///     sent += 1;
+    /// }
+    /// // It is full: somebody has to receive.
+    /// assert_eq!(there.recv()?, 0);
+    /// # Ok::<(), multiproc_channel::Error>(())
+    /// ```
     pub fn try_send(&self, value: S) -> Result<(), SendError<S>> {
         self.send_until(value, Deadline::now(), Kind::Full)
     }
@@ -152,6 +219,17 @@ impl<S: Serialize + DeserializeOwned, R> Connection<S, R> {
     /// # Errors
     ///
     /// As [`send`](Connection::send), and if there was no room in time: [`SendError::is_timeout`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (here, there) = multiproc_channel::pipe()?;
+    /// let soon = std::time::Duration::from_millis(1);
+    /// while here.send_timeout(7, soon).is_ok() {}
+    /// assert!(here.send_timeout(7, soon).unwrap_err().is_timeout());
+    /// assert_eq!(there.recv()?, 7);
+    /// # Ok::<(), multiproc_channel::Error>(())
+    /// ```
     pub fn send_timeout(&self, value: S, timeout: Duration) -> Result<(), SendError<S>> {
         self.send_until(value, Deadline::after(timeout), Kind::TimedOut)
     }
@@ -176,6 +254,17 @@ impl<S, R: DeserializeOwned> Connection<S, R> {
     ///
     /// The other end is closed and all that it had sent was received ([`Error::is_closed`]), or what
     /// came is not an `R` ([`Error::is_decode`]).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (here, there) = multiproc_channel::pipe::<u8>()?;
+    /// here.send(1)?;
+    /// assert_eq!(there.recv()?, 1);
+    /// drop(here);
+    /// assert!(there.recv().unwrap_err().is_closed());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn recv(&self) -> Result<R, Error> {
         match self.endpoint.recv(Deadline::NEVER)? {
             Some(value) => Ok(value),
@@ -188,6 +277,16 @@ impl<S, R: DeserializeOwned> Connection<S, R> {
     /// # Errors
     ///
     /// As [`recv`](Connection::recv).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (here, there) = multiproc_channel::pipe::<u8>()?;
+    /// assert_eq!(there.try_recv()?, None);
+    /// here.send(1)?;
+    /// assert_eq!(there.try_recv()?, Some(1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn try_recv(&self) -> Result<Option<R>, Error> {
         Ok(self.endpoint.recv(Deadline::now())?)
     }
@@ -197,6 +296,17 @@ impl<S, R: DeserializeOwned> Connection<S, R> {
     /// # Errors
     ///
     /// As [`recv`](Connection::recv).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (here, there) = multiproc_channel::pipe::<u8>()?;
+    /// let soon = std::time::Duration::from_millis(1);
+    /// assert_eq!(there.recv_timeout(soon)?, None);
+    /// here.send(1)?;
+    /// assert_eq!(there.recv_timeout(soon)?, Some(1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<R>, Error> {
         Ok(self.endpoint.recv(Deadline::after(timeout))?)
     }
@@ -333,6 +443,15 @@ impl<T: Serialize + DeserializeOwned> Sender<T> {
     /// # Errors
     ///
     /// As [`Connection::send`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (here, there) = multiproc_channel::pipe::one_way()?;
+    /// here.send(vec![1, 2, 3])?;
+    /// assert_eq!(there.recv()?, [1, 2, 3]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn send(&self, value: T) -> Result<(), SendError<T>> {
         self.0.send(value)
     }
@@ -342,6 +461,19 @@ impl<T: Serialize + DeserializeOwned> Sender<T> {
     /// # Errors
     ///
     /// As [`Connection::try_send`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (here, there) = multiproc_channel::pipe::one_way()?;
+    /// let mut sent = 0;
+    /// while here.try_send(sent).is_ok() {
+    ///     sent += 1;
+    /// }
+    /// // It is full: somebody has to receive.
+    /// assert_eq!(there.recv()?, 0);
+    /// # Ok::<(), multiproc_channel::Error>(())
+    /// ```
     pub fn try_send(&self, value: T) -> Result<(), SendError<T>> {
         self.0.try_send(value)
     }
@@ -351,6 +483,17 @@ impl<T: Serialize + DeserializeOwned> Sender<T> {
     /// # Errors
     ///
     /// As [`Connection::send_timeout`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (here, there) = multiproc_channel::pipe::one_way()?;
+    /// let soon = std::time::Duration::from_millis(1);
+    /// while here.send_timeout(7, soon).is_ok() {}
+    /// assert!(here.send_timeout(7, soon).unwrap_err().is_timeout());
+    /// assert_eq!(there.recv()?, 7);
+    /// # Ok::<(), multiproc_channel::Error>(())
+    /// ```
     pub fn send_timeout(&self, value: T, timeout: Duration) -> Result<(), SendError<T>> {
         self.0.send_timeout(value, timeout)
     }
@@ -387,6 +530,17 @@ impl<T: DeserializeOwned> Receiver<T> {
     /// # Errors
     ///
     /// As [`Connection::recv`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (here, there) = multiproc_channel::pipe::one_way::<u8>()?;
+    /// here.send(1)?;
+    /// assert_eq!(there.recv()?, 1);
+    /// drop(here);
+    /// assert!(there.recv().unwrap_err().is_closed());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn recv(&self) -> Result<T, Error> {
         self.0.recv()
     }
@@ -396,6 +550,16 @@ impl<T: DeserializeOwned> Receiver<T> {
     /// # Errors
     ///
     /// As [`Connection::recv`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (here, there) = multiproc_channel::pipe::one_way::<u8>()?;
+    /// assert_eq!(there.try_recv()?, None);
+    /// here.send(1)?;
+    /// assert_eq!(there.try_recv()?, Some(1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn try_recv(&self) -> Result<Option<T>, Error> {
         self.0.try_recv()
     }
@@ -405,6 +569,17 @@ impl<T: DeserializeOwned> Receiver<T> {
     /// # Errors
     ///
     /// As [`Connection::recv`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (here, there) = multiproc_channel::pipe::one_way::<u8>()?;
+    /// let soon = std::time::Duration::from_millis(1);
+    /// assert_eq!(there.recv_timeout(soon)?, None);
+    /// here.send(1)?;
+    /// assert_eq!(there.recv_timeout(soon)?, Some(1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<T>, Error> {
         self.0.recv_timeout(timeout)
     }
@@ -477,18 +652,50 @@ impl<T> Receiver<T> {
     /// # Errors
     ///
     /// As [`Connection::poll`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let (sender, receiver) = multiproc_channel::pipe::one_way()?;
+    /// assert!(!receiver.poll(Duration::ZERO)?);
+    /// sender.send(1)?;
+    /// assert!(receiver.poll(Duration::MAX)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn poll(&self, timeout: Duration) -> Result<bool, Error> {
         self.0.poll(timeout)
     }
 }
 
 /// The values that come over a [`Connection`], until its other end is closed.
+///
+/// # Examples
+///
+/// ```
+/// let (here, there) = multiproc_channel::pipe()?;
+/// there.send(1)?;
+/// let mut values: multiproc_channel::pipe::Iter<'_, u8, u8> = here.iter();
+/// assert_eq!(values.next().transpose()?, Some(1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Iter<'a, S, R> {
     connection: &'a Connection<S, R>,
     ended: bool,
 }
 
 /// The values that come over a [`Receiver`], until its other end is closed.
+///
+/// # Examples
+///
+/// ```
+/// let (sender, receiver) = multiproc_channel::pipe::one_way()?;
+/// sender.send(1)?;
+/// let mut values: multiproc_channel::pipe::ReceiverIter<'_, u8> = receiver.iter();
+/// assert_eq!(values.next().transpose()?, Some(1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct ReceiverIter<'a, T>(Iter<'a, Nothing, T>);
 

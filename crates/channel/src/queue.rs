@@ -75,6 +75,15 @@ impl<T> Queue<T> {
     /// # Errors
     ///
     /// The process or the system has no descriptor or memory left.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let queue = multiproc_channel::Queue::new()?;
+    /// queue.put("item".to_string())?;
+    /// assert_eq!(queue.get()?, "item");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn new() -> Result<Self, Error> {
         Self::with_bound(u64::MAX, false)
     }
@@ -122,18 +131,48 @@ impl<T> Queue<T> {
     }
 
     /// How many items wait in it, at this moment.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let queue = multiproc_channel::Queue::new()?;
+    /// queue.put(1)?;
+    /// queue.put(2)?;
+    /// assert_eq!(queue.len(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[doc(alias = "qsize")]
     pub fn len(&self) -> usize {
         usize::try_from(self.shared.counts().count.load(Relaxed)).unwrap_or(usize::MAX)
     }
 
     /// Tells whether no item waits in it, at this moment.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let queue = multiproc_channel::Queue::new()?;
+    /// assert!(queue.is_empty());
+    /// queue.put(1)?;
+    /// assert!(!queue.is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[doc(alias = "empty")]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Tells whether it takes no item, at this moment, because as many wait in it as it is bounded to.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let queue = multiproc_channel::Queue::bounded(1)?;
+    /// assert!(!queue.is_full());
+    /// queue.put(1)?;
+    /// assert!(queue.is_full());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[doc(alias = "full")]
     pub fn is_full(&self) -> bool {
         self.shared.counts().is_full()
@@ -141,6 +180,18 @@ impl<T> Queue<T> {
 
     /// Takes no more items. Those that wait in it can still be taken; then every consumer's call, and
     /// every iteration, ends.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let queue = multiproc_channel::Queue::new()?;
+    /// queue.put(1)?;
+    /// queue.close();
+    /// assert!(queue.put(2).unwrap_err().is_closed());
+    /// assert_eq!(queue.get()?, 1);
+    /// assert!(queue.get().unwrap_err().is_closed());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn close(&self) {
         // A queue whose lock cannot be had cannot be used by anyone in this process.
         if let Ok(log) = self.shared.open() {
@@ -149,6 +200,16 @@ impl<T> Queue<T> {
     }
 
     /// Tells whether it was closed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let queue = multiproc_channel::Queue::<u8>::new()?;
+    /// assert!(!queue.is_closed());
+    /// queue.close();
+    /// assert!(queue.is_closed());
+    /// # Ok::<(), multiproc_channel::Error>(())
+    /// ```
     pub fn is_closed(&self) -> bool {
         self.shared.region.header().is_closed()
     }
@@ -199,6 +260,16 @@ impl<T: Serialize + DeserializeOwned> Queue<T> {
     /// # Errors
     ///
     /// The queue is closed, or the item does not serialise. It comes back with the error.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let queue = multiproc_channel::Queue::new()?;
+    /// queue.put(1)?;
+    /// queue.close();
+    /// assert_eq!(queue.put(2).unwrap_err().into_inner(), Some(2));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn put(&self, item: T) -> Result<(), SendError<T>> {
         self.put_until(item, Deadline::NEVER, Kind::TimedOut)
     }
@@ -208,6 +279,15 @@ impl<T: Serialize + DeserializeOwned> Queue<T> {
     /// # Errors
     ///
     /// As [`put`](Queue::put), and if the queue is full: [`SendError::is_full`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let queue = multiproc_channel::Queue::bounded(1)?;
+    /// queue.try_put(1)?;
+    /// assert!(queue.try_put(2).unwrap_err().is_full());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[doc(alias = "put_nowait")]
     pub fn try_put(&self, item: T) -> Result<(), SendError<T>> {
         self.put_until(item, Deadline::now(), Kind::Full)
@@ -218,6 +298,16 @@ impl<T: Serialize + DeserializeOwned> Queue<T> {
     /// # Errors
     ///
     /// As [`put`](Queue::put), and if the time was up: [`SendError::is_timeout`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let queue = multiproc_channel::Queue::bounded(1)?;
+    /// let soon = std::time::Duration::from_millis(1);
+    /// queue.put_timeout(1, soon)?;
+    /// assert!(queue.put_timeout(2, soon).unwrap_err().is_timeout());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn put_timeout(&self, item: T, timeout: Duration) -> Result<(), SendError<T>> {
         self.put_until(item, Deadline::after(timeout), Kind::TimedOut)
     }
@@ -243,6 +333,17 @@ impl<T: DeserializeOwned> Queue<T> {
     ///
     /// The queue is closed and empty ([`Error::is_closed`]), or the next item is not a `T`
     /// ([`Error::is_decode`]; it is gone then).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let queue = multiproc_channel::Queue::new()?;
+    /// queue.put(1)?;
+    /// queue.close();
+    /// assert_eq!(queue.get()?, 1);
+    /// assert!(queue.get().unwrap_err().is_closed());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn get(&self) -> Result<T, Error> {
         match self.get_until(Deadline::NEVER)? {
             Some(item) => Ok(item),
@@ -255,6 +356,16 @@ impl<T: DeserializeOwned> Queue<T> {
     /// # Errors
     ///
     /// As [`get`](Queue::get).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let queue = multiproc_channel::Queue::new()?;
+    /// assert_eq!(queue.try_get()?, None);
+    /// queue.put(1)?;
+    /// assert_eq!(queue.try_get()?, Some(1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[doc(alias = "get_nowait")]
     pub fn try_get(&self) -> Result<Option<T>, Error> {
         self.get_until(Deadline::now())
@@ -266,6 +377,17 @@ impl<T: DeserializeOwned> Queue<T> {
     /// # Errors
     ///
     /// As [`get`](Queue::get).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let queue = multiproc_channel::Queue::new()?;
+    /// let soon = std::time::Duration::from_millis(1);
+    /// assert_eq!(queue.get_timeout(soon)?, None);
+    /// queue.put(1)?;
+    /// assert_eq!(queue.get_timeout(soon)?, Some(1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn get_timeout(&self, timeout: Duration) -> Result<Option<T>, Error> {
         self.get_until(Deadline::after(timeout))
     }
@@ -286,6 +408,18 @@ impl<T: DeserializeOwned> Queue<T> {
     }
 
     /// Takes items until the queue is closed and empty.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let queue = multiproc_channel::Queue::new()?;
+    /// (0..3).try_for_each(|i| queue.put(i))?;
+    /// queue.close();
+    /// for (i, item) in queue.iter().enumerate() {
+    ///     assert_eq!(item?, i);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn iter(&self) -> Iter<'_, T> {
         Iter { queue: self, ended: false }
     }
@@ -360,6 +494,16 @@ impl Drop for Buffer {
 }
 
 /// The items of a [`Queue`], until it is closed and empty.
+///
+/// # Examples
+///
+/// ```
+/// let queue = multiproc_channel::Queue::new()?;
+/// queue.put(1)?;
+/// let mut items = queue.iter();
+/// assert_eq!(items.next().transpose()?, Some(1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Iter<'a, T> {
     queue: &'a Queue<T>,
     ended: bool,

@@ -13,6 +13,15 @@ use crate::error::Error;
 use crate::{Queue, Receiver};
 
 /// The items of a [`Queue`] as a stream, until it is closed and empty: [`Queue::stream`].
+///
+/// # Examples
+///
+/// ```
+/// let queue = multiproc_channel::Queue::<u8>::new()?;
+/// let items: multiproc_channel::QueueStream<'_, u8> = queue.stream();
+/// # drop(items);
+/// # Ok::<(), multiproc_channel::Error>(())
+/// ```
 pub struct QueueStream<'a, T> {
     queue: &'a Queue<T>,
     waits: Waits,
@@ -20,6 +29,15 @@ pub struct QueueStream<'a, T> {
 
 /// The values that come over a [`Receiver`] as a stream, until its other end is closed:
 /// [`Receiver::stream`].
+///
+/// # Examples
+///
+/// ```
+/// let (_sender, receiver) = multiproc_channel::pipe::one_way::<u8>()?;
+/// let values: multiproc_channel::ReceiverStream<'_, u8> = receiver.stream();
+/// # drop(values);
+/// # Ok::<(), multiproc_channel::Error>(())
+/// ```
 pub struct ReceiverStream<'a, T> {
     receiver: &'a Receiver<T>,
     waits: Waits,

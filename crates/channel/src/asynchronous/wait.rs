@@ -32,10 +32,10 @@ use crate::wait::ready;
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let queue = Queue::<u32>::new()?;
 /// let (here, there) = pipe::<u32>()?;
-/// let (ready, put) = tokio::join!(wait_async(&[&here, &queue]), queue.put_async(1));
-/// put?;
-/// assert_eq!(ready?, [1]);
-/// # drop(there);
+/// queue.put(1)?;
+/// assert_eq!(wait_async(&[&here, &queue]).await?, [1]);
+/// there.send(2)?;
+/// assert_eq!(wait_async(&[&here, &queue]).await?, [0, 1]);
 /// # Ok(())
 /// # }
 /// ```

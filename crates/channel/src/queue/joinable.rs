@@ -55,6 +55,16 @@ impl<T> JoinableQueue<T> {
     /// # Errors
     ///
     /// As [`Queue::new`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let queue = multiproc_channel::JoinableQueue::new()?;
+    /// queue.put("item".to_string())?;
+    /// drop(queue.get_task()?);
+    /// queue.join()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn new() -> Result<Self, Error> {
         Ok(JoinableQueue(Queue::with_bound(u64::MAX, true)?))
     }
@@ -230,6 +240,20 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
 /// An item of a [`JoinableQueue`], which is marked as done when this is dropped.
 ///
 /// If the process is killed before, the item stays unfinished.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_channel::{JoinableQueue, Task};
+///
+/// let queue = JoinableQueue::new()?;
+/// queue.put(7)?;
+/// let task: Task<'_, i32> = queue.get_task()?;
+/// assert_eq!(*task, 7);
+/// drop(task); // done
+/// queue.join()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "the item is marked as done when this is dropped"]
 pub struct Task<'a, T> {
     queue: &'a JoinableQueue<T>,

@@ -9,6 +9,15 @@ use crate::error::{Error, Kind};
 /// How values become bytes on a [`SocketConnection`](super::SocketConnection).
 ///
 /// Both ends must agree. Bytes that are sent as bytes need none.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_channel::{Codec, SocketOptions};
+///
+/// assert_eq!(Codec::default(), Codec::Postcard);
+/// let options = SocketOptions::new().codec(Codec::Postcard);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Codec {

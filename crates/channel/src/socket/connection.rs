@@ -51,6 +51,21 @@ pub struct SocketConnection {
 }
 
 /// Who is at the other end of a local connection, as the kernel knows it.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_channel::{Address, Client, Credentials, Listener};
+///
+/// let name = format!("credentials-{}", std::process::id());
+/// let listener = Listener::bind(Address::abstract_name(name))?;
+/// let _client = Client::connect(listener.address().clone())?;
+/// let Some(Credentials { pid, .. }) = listener.accept()?.peer_credentials()? else {
+///     unreachable!("it is no TCP connection");
+/// };
+/// assert_eq!(pid, std::process::id());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Credentials {
