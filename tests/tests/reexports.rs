@@ -1,11 +1,12 @@
 //! Each thing that the umbrella re-exports is there under its name and does something.
 
 use multiproc::{
-    Address, Array, Barrier, BoundedSemaphore, Client, Condition, Connection, Event, Fd,
-    JoinableQueue, Listener, Lock, LockGuard, Pool, Process, Queue, RLock, Receiver, RwLock,
-    Semaphore, Sender, ShareableList, Shared, SharedMemory, ShmArc, ShmBox, SocketConnection,
-    StartMethod, Value, active_children, cpu_count, current_process, init_before_main,
-    parent_process, pipe, set_forkserver_preload, set_start_method, wait,
+    ActiveChild, Address, Array, Barrier, BoundedSemaphore, Client, Condition, Connection, Event,
+    Fd, JoinableQueue, Limit, Listener, Lock, LockGuard, ParentProcess, Pool, Process, Queue,
+    RLock, Receiver, RwLock, Semaphore, Sender, ShareableList, Shared, SharedMemory, ShmArc,
+    ShmBox, SocketConnection, StartMethod, Task, Value, Waitable, active_children, cpu_count,
+    current_process, init_before_main, parent_process, pipe, set_forkserver_preload,
+    set_start_method, wait, wait_async,
 };
 
 init_before_main!();
@@ -18,7 +19,16 @@ fn process() {
     assert_eq!(process.join().unwrap(), "child");
     assert!(cpu_count() > 0);
     set_start_method(StartMethod::ForkServer);
-    assert!(active_children().is_ok());
+    let (go, wait) = pipe::one_way::<u8>().unwrap();
+    let child = |wait: Receiver<u8>| {
+        let parent: ParentProcess = parent_process().unwrap().unwrap();
+        (parent.pid(), wait.recv().unwrap())
+    };
+    let child = Process::builder().limit(Limit::OpenFiles, 100).spawn(child, wait).unwrap();
+    let children: Vec<ActiveChild> = active_children().unwrap();
+    assert!(children.iter().any(|active| active.pid() == child.pid()));
+    go.send(7).unwrap();
+    assert_eq!(child.join().unwrap(), (std::process::id(), 7));
     assert!(parent_process().unwrap().is_none());
     set_forkserver_preload(|| ()).unwrap();
 }
@@ -42,9 +52,22 @@ fn pipes_and_queue() {
     assert!(queue.get().is_ok());
     let joinable = JoinableQueue::new().unwrap();
     joinable.put(1).unwrap();
-    assert_eq!(wait(&[&queue, &here, &joinable], None).unwrap(), [2]);
-    drop(joinable.get_task().unwrap());
+    let objects: [&dyn Waitable; 3] = [&queue, &here, &joinable];
+    assert_eq!(wait(&objects, None).unwrap(), [2]);
+    let task: Task<'_, i32> = joinable.get_task().unwrap();
+    drop(task);
     joinable.join().unwrap();
+}
+
+#[test]
+fn tasks() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let queue = Queue::new().unwrap();
+        queue.put_async(1).await.unwrap();
+        assert_eq!(wait_async(&[&queue]).await.unwrap(), [0]);
+        assert_eq!(queue.get_async().await.unwrap(), 1);
+    });
 }
 
 #[test]

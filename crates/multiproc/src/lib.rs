@@ -151,14 +151,17 @@ pub use multiproc_process as process;
 pub use multiproc_shm as shm;
 pub use multiproc_sync as sync;
 
+#[cfg(feature = "tokio")]
+pub use multiproc_channel::wait_async;
 pub use multiproc_channel::{
     Address, Client, Connection, JoinableQueue, Listener, Queue, Receiver, Sender,
-    SocketConnection, pipe, wait,
+    SocketConnection, Task, Waitable, pipe, wait,
 };
 pub use multiproc_pool::Pool;
 pub use multiproc_process::{
-    Process, StartMethod, active_children, cpu_count, current_process, init, init_before_main,
-    parent_process, set_forkserver_preload, set_start_method,
+    ActiveChild, Limit, ParentProcess, Process, StartMethod, active_children, cpu_count,
+    current_process, init, init_before_main, parent_process, set_forkserver_preload,
+    set_start_method,
 };
 pub use multiproc_shm::{Array, ShareableList, Shared, SharedMemory, ShmArc, ShmBox, Value};
 pub use multiproc_sync::{
