@@ -7,8 +7,9 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use multiproc::{
-    Array, Barrier, BoundedSemaphore, Condition, Connection, Event, Fd, Lock, Process, Queue,
-    RLock, Receiver, RwLock, Semaphore, Sender, Shared, ShmBox, StartMethod, Value, pipe,
+    Array, Barrier, BoundedSemaphore, Condition, Connection, Event, Fd, JoinableQueue, Lock,
+    Process, Queue, RLock, Receiver, RwLock, Semaphore, Sender, Shared, ShmBox, StartMethod, Value,
+    pipe,
 };
 use multiproc_tests::tell;
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,7 @@ fn main() {
 #[derive(Serialize, Deserialize)]
 struct Handles {
     queue: Queue<u32>,
+    joinable: JoinableQueue<u32>,
     connection: Connection<u32>,
     sender: Sender<u32>,
     receiver: Receiver<u32>,
@@ -96,6 +98,7 @@ impl Primitives {
 /// What is kept to see what the other process did.
 struct Kept {
     queue: Queue<u32>,
+    joinable: JoinableQueue<u32>,
     connection: Connection<u32>,
     receiver: Receiver<u32>,
     _sender: Sender<u32>,
@@ -109,6 +112,8 @@ struct Kept {
 
 fn make() -> (Handles, Kept) {
     let queue = Queue::new().unwrap();
+    let joinable = JoinableQueue::bounded(2).unwrap();
+    joinable.put(30).unwrap();
     let (connection, other_end) = pipe().unwrap();
     let (sender, receiver) = pipe::one_way().unwrap();
     let (other_sender, other_receiver) = pipe::one_way().unwrap();
@@ -123,6 +128,7 @@ fn make() -> (Handles, Kept) {
     let (accepted, _) = listener.accept().unwrap();
     let handles = Handles {
         queue: queue.clone(),
+        joinable: joinable.clone(),
         connection: other_end,
         sender,
         receiver: other_receiver,
@@ -137,6 +143,7 @@ fn make() -> (Handles, Kept) {
     };
     let kept = Kept {
         queue,
+        joinable,
         connection,
         receiver,
         _sender: other_sender,
@@ -153,6 +160,8 @@ fn make() -> (Handles, Kept) {
 /// In another process: uses each of them.
 fn use_all(mut handles: Handles) -> Handles {
     handles.queue.put(10).unwrap();
+    assert_eq!(*handles.joinable.get_task().unwrap(), 30);
+    handles.joinable.put(31).unwrap();
     handles.connection.send(11).unwrap();
     handles.sender.send(12).unwrap();
     assert_eq!(handles.receiver.recv().unwrap(), 77);
@@ -172,6 +181,9 @@ fn use_all(mut handles: Handles) -> Handles {
 
 fn check(mut kept: Kept, handles: Handles) {
     assert_eq!(kept.queue.get().unwrap(), 10);
+    assert_eq!(kept.joinable.unfinished().unwrap(), 1);
+    assert_eq!(*kept.joinable.get_task().unwrap(), 31);
+    kept.joinable.join().unwrap();
     assert_eq!(kept.connection.recv().unwrap(), 11);
     assert_eq!(kept.receiver.recv().unwrap(), 12);
     drop(kept.lock.lock().unwrap());
@@ -235,23 +247,31 @@ fn through_queues() {
     }
 }
 
+type Queues = (Queue<u32>, JoinableQueue<u32>);
+
 fn across_methods() {
     // Made in a child of one kind, used in a child of another.
     for maker in METHODS {
         for user in METHODS {
-            let make_there =
-                |()| (Queue::<u32>::new().unwrap(), Value::new(5u32).unwrap(), Primitives::new());
+            let make_there = |()| {
+                let queues = (Queue::<u32>::new().unwrap(), JoinableQueue::<u32>::new().unwrap());
+                (queues, Value::new(5u32).unwrap(), Primitives::new())
+            };
             let made = Process::builder().start_method(maker).spawn(make_there, ()).unwrap();
-            let (queue, value, primitives) = made.join().unwrap();
-            let work = |(queue, value, primitives): (Queue<u32>, Value<u32>, Primitives)| {
-                queue.put(value.get().unwrap()).unwrap();
+            let (queues, value, primitives) = made.join().unwrap();
+            queues.1.put(7).unwrap();
+            let work = |(queues, value, primitives): (Queues, Value<u32>, Primitives)| {
+                queues.0.put(value.get().unwrap()).unwrap();
+                assert_eq!(*queues.1.get_task().unwrap(), 7);
                 value.set(6).unwrap();
                 primitives.use_all();
             };
-            let argument = (queue.clone(), value.clone(), primitives.clone());
+            let argument = (queues.clone(), value.clone(), primitives.clone());
             let process = Process::builder().start_method(user).spawn(work, argument).unwrap();
+            // Not the end of the process, but of the item.
+            queues.1.join().unwrap();
             process.join().unwrap();
-            assert_eq!((queue.get().unwrap(), value.get().unwrap()), (5, 6));
+            assert_eq!((queues.0.get().unwrap(), value.get().unwrap()), (5, 6));
             primitives.check();
         }
     }
