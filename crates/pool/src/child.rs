@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::context::{Context, Shelf};
-use crate::engine::board::{self, Board, Turn};
+use crate::engine::board::{Board, Turn};
 use crate::mode::Mode;
 use crate::outcome::Outcome;
 
@@ -296,10 +296,10 @@ impl Results {
         let start = self.message.bytes().len();
         push(&mut self.message, outcome);
         self.count += 1;
-        if self.message.has_fds() || self.message.bytes().len() > board::CAPACITY {
+        let kept = self.single
+            || !self.message.has_fds() && self.place.board.keep(&self.message.bytes()[start..]);
+        if !kept {
             self.send(None);
-        } else if !self.single {
-            self.place.board.keep(&self.message.bytes()[start..]);
         }
     }
 

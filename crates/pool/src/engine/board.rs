@@ -10,9 +10,7 @@ use multiproc_wire::Message;
 use serde::{Deserialize, Serialize};
 use zerocopy::{FromBytes, IntoBytes, KnownLayout};
 
-/// Results are sent before they grow beyond this, in bytes.
-pub(crate) const CAPACITY: usize = WORDS * size_of::<u64>();
-
+/// The size of the outbox. When it is full, the worker sends what it has.
 const WORDS: usize = 4 << 10;
 
 /// As an end, it stands before every task.
@@ -60,6 +58,9 @@ impl Board {
 
     /// Lets a worker that has nothing to do begin tasks from zero to `end`.
     pub(crate) fn reset(&self, end: u32) {
+        // It has sent all that it had, but may die before it has said so here; its numbers start anew,
+        // and would make those results pass for new ones.
+        self.0.kept.store(0, Release);
         self.0.claim.store(Claim { next: 0, end }.pack(), Release);
     }
 
@@ -168,13 +169,15 @@ impl Board {
         self.0.first.store(first.into(), Release);
     }
 
-    /// Puts a framed result behind the others. One for which there is no room stays with the worker.
+    /// Puts a framed result behind the others. Returns whether there was room for it; if not, none may
+    /// be put behind it before the outbox was emptied.
     #[inline]
-    pub(crate) fn keep(&self, result: &[u8]) {
+    #[must_use]
+    pub(crate) fn keep(&self, result: &[u8]) -> bool {
         let (count, start) = halves(self.0.kept.load(Relaxed));
         let len = result.len().div_ceil(size_of::<u64>());
         let range = start as usize..start as usize + len;
-        let Some(place) = self.0.outbox.get(range) else { return };
+        let Some(place) = self.0.outbox.get(range) else { return false };
         let mut words = result.chunks_exact(size_of::<u64>());
         let mut place = place.iter();
         // In this order, since the one that is asked first loses an element at the end.
@@ -192,6 +195,7 @@ impl Board {
         }
         // The count is stored after the bytes: who is killed in between has not finished the result.
         self.0.kept.store(whole(count + 1, start + len as u32), Release);
+        true
     }
 }
 
@@ -263,7 +267,7 @@ mod tests {
         for value in ["", "a", "four", "twelve bytes", "thirteen byte", &"long".repeat(100)] {
             let start = message.bytes().len();
             message.push_framed(value.to_string()).unwrap();
-            board.keep(&message.bytes()[start..]);
+            assert!(board.keep(&message.bytes()[start..]));
         }
         let (first, count, kept) = board.outbox().unwrap();
         assert_eq!((first, count), (7, 6));
@@ -275,9 +279,22 @@ mod tests {
         let board = Board::new().unwrap();
         board.clear_outbox(0);
         let mut message = Message::new();
-        message.push_framed(vec![1u8; CAPACITY / 2]).unwrap();
-        board.keep(message.bytes());
-        board.keep(message.bytes());
+        message.push_framed(vec![1u8; WORDS * size_of::<u64>() / 2]).unwrap();
+        assert!(board.keep(message.bytes()));
+        assert!(!board.keep(message.bytes()));
         assert_eq!(board.outbox().unwrap().1, 1);
+    }
+
+    #[test]
+    fn results_of_before_do_not_pass_for_those_of_new_tasks() {
+        let board = Board::new().unwrap();
+        board.reset(1);
+        board.clear_outbox(0);
+        let mut message = Message::new();
+        message.push_framed(1u8).unwrap();
+        assert!(board.keep(message.bytes()));
+        // The worker has sent it, and is killed before it empties the outbox.
+        board.reset(1);
+        assert_eq!(board.outbox().unwrap().1, 0);
     }
 }
