@@ -1,11 +1,14 @@
 //! The descriptors of the message that this thread is building or reading.
 //!
-//! serde gives a handle no way to reach the message around it, so the table stands in a thread
-//! local for the length of one `Serialize` or `Deserialize` call. A scope puts back what was there
-//! before, also while unwinding: a value whose `Serialize` builds another message is no harm, and
-//! nothing is left for the next message.
+//! serde gives a handle no way to reach the message around it, so the table stands in thread locals
+//! for the length of one `Serialize` or `Deserialize` call. A scope puts back what was there before,
+//! also while unwinding: a value whose `Serialize` builds another message is no harm, and nothing is
+//! left for the next message.
+//!
+//! Most values have no handles. They cost two stores of one word: the tables are touched only once
+//! there is something in them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::error::Error as StdError;
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
@@ -38,11 +41,10 @@ use crate::fd::Descriptor;
 pub fn fail<E: serde::de::Error>(error: impl Into<Box<dyn StdError + Send + Sync>>) -> E {
     let error = error.into();
     let custom = E::custom(&error);
-    TABLE.with_borrow_mut(|table| {
-        if let Table::In(incoming) = &mut **table {
-            incoming.error = Some(error);
-        }
-    });
+    if matches!(OPEN.get(), Open::Reading | Open::Taking) {
+        OPEN.set(Open::Taking);
+        TABLES.with_borrow_mut(|tables| tables.incoming.error = Some(error));
+    }
     custom
 }
 
@@ -63,51 +65,78 @@ pub(crate) struct In {
     pub(crate) error: Option<Box<dyn StdError + Send + Sync>>,
 }
 
-enum Table {
-    None,
-    Out(Vec<Attached>),
-    In(In),
+/// What this thread does to a message.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Open {
+    Nothing,
+    Building,
+    /// Builds one whose table has something in it.
+    Attaching,
+    Reading,
+    /// Reads one whose table has something in it.
+    Taking,
 }
 
 thread_local! {
-    /// Every scope puts back what it found, so that a thread ends with `None`, which needs no drop;
-    /// a thread local that needs none is reached faster.
-    static TABLE: RefCell<ManuallyDrop<Table>> =
-        const { RefCell::new(ManuallyDrop::new(Table::None)) };
+    static OPEN: Cell<Open> = const { Cell::new(Open::Nothing) };
+    static TABLES: RefCell<ManuallyDrop<Tables>> =
+        const { RefCell::new(ManuallyDrop::new(Tables::EMPTY)) };
+}
+
+/// Every scope puts back what it found, so that a thread ends with nothing in them, which needs no
+/// drop; a thread local that needs none can be used to the thread's very end.
+#[derive(Default)]
+struct Tables {
+    outgoing: Vec<Attached>,
+    incoming: In,
+}
+
+impl Tables {
+    const EMPTY: Self =
+        Tables { outgoing: Vec::new(), incoming: In { fds: Vec::new(), error: None } };
 }
 
 /// Runs `build` with the table of the message that it adds to.
 #[inline]
 pub(crate) fn building<R>(fds: Vec<Attached>, build: impl FnOnce() -> R) -> (R, Vec<Attached>) {
-    let scope = Scope::enter(Table::Out(fds));
+    let scope = if fds.is_empty() {
+        Scope::enter(Open::Building)
+    } else {
+        let scope = Scope::enter(Open::Attaching);
+        TABLES.with_borrow_mut(|tables| tables.outgoing = fds);
+        scope
+    };
     let result = build();
-    match scope.leave() {
-        Table::Out(fds) => (result, fds),
-        // Scopes nest, so what is left is what was entered.
-        _ => (result, Vec::new()),
-    }
+    let fds = if scope.has_table() { take_tables().outgoing } else { Vec::new() };
+    (result, fds)
 }
 
 /// Runs `read` with the descriptors that came with the message.
 #[inline]
 pub(crate) fn reading<R>(fds: Vec<Option<Arc<Descriptor>>>, read: impl FnOnce() -> R) -> (R, In) {
-    let scope = Scope::enter(Table::In(In { fds, error: None }));
+    let scope = if fds.is_empty() {
+        Scope::enter(Open::Reading)
+    } else {
+        let scope = Scope::enter(Open::Taking);
+        TABLES.with_borrow_mut(|tables| tables.incoming.fds = fds);
+        scope
+    };
     let result = read();
-    match scope.leave() {
-        Table::In(incoming) => (result, incoming),
-        _ => (result, In::default()),
-    }
+    let incoming = if scope.has_table() { take_tables().incoming } else { In::default() };
+    (result, incoming)
 }
 
 /// Puts a descriptor into the message being built and gives its index. `None` outside a message.
 pub(crate) fn attach(fd: &Arc<Descriptor>, unique: bool) -> Option<u32> {
-    TABLE.with_borrow_mut(|table| match &mut **table {
-        Table::Out(fds) => {
-            let index = u32::try_from(fds.len()).ok()?;
-            fds.push(Attached { fd: Arc::clone(fd), unique });
-            Some(index)
-        }
-        _ => None,
+    if !matches!(OPEN.get(), Open::Building | Open::Attaching) {
+        return None;
+    }
+    OPEN.set(Open::Attaching);
+    TABLES.with_borrow_mut(|tables| {
+        let fds = &mut tables.outgoing;
+        let index = u32::try_from(fds.len()).ok()?;
+        fds.push(Attached { fd: Arc::clone(fd), unique });
+        Some(index)
     })
 }
 
@@ -115,39 +144,62 @@ pub(crate) fn attach(fd: &Arc<Descriptor>, unique: bool) -> Option<u32> {
 ///
 /// `Err` outside a message; `Ok(None)` if the message has none at this index, or it was taken before.
 pub(crate) fn take(index: u32) -> Result<Option<Arc<Descriptor>>, ()> {
-    TABLE.with_borrow_mut(|table| match &mut **table {
-        Table::In(incoming) => Ok(incoming.fds.get_mut(index as usize).and_then(|fd| fd.take())),
+    match OPEN.get() {
+        Open::Reading => Ok(None),
+        Open::Taking => Ok(TABLES.with_borrow_mut(|tables| {
+            tables.incoming.fds.get_mut(index as usize).and_then(|fd| fd.take())
+        })),
         _ => Err(()),
-    })
+    }
 }
 
+/// For as long as it lives, this thread does something to one message.
 struct Scope {
-    before: Option<Table>,
+    before: Open,
+    /// The tables of the message around this one, if there is one that has any.
+    saved: Option<Box<Tables>>,
 }
 
 impl Scope {
     #[inline]
-    fn enter(table: Table) -> Self {
-        Scope { before: Some(replace(table)) }
+    fn enter(open: Open) -> Self {
+        let before = OPEN.replace(open);
+        let saved = matches!(before, Open::Attaching | Open::Taking).then(save);
+        Scope { before, saved }
     }
 
+    /// Whether the message's table has something in it.
     #[inline]
-    fn leave(mut self) -> Table {
-        replace(self.before.take().unwrap_or(Table::None))
+    fn has_table(&self) -> bool {
+        matches!(OPEN.get(), Open::Attaching | Open::Taking)
     }
 }
 
 impl Drop for Scope {
     #[inline]
     fn drop(&mut self) {
-        if let Some(before) = self.before.take() {
-            // The table of a message that failed by a panic.
-            let _failed = replace(before);
+        if self.has_table() || self.saved.is_some() {
+            self.restore();
         }
+        OPEN.set(self.before);
     }
 }
 
-#[inline]
-fn replace(table: Table) -> Table {
-    ManuallyDrop::into_inner(TABLE.replace(ManuallyDrop::new(table)))
+impl Scope {
+    #[cold]
+    fn restore(&mut self) {
+        let saved = self.saved.take().map_or(Tables::EMPTY, |saved| *saved);
+        // What is replaced is left of a message that failed by a panic.
+        let failed = TABLES.replace(ManuallyDrop::new(saved));
+        drop(ManuallyDrop::into_inner(failed));
+    }
+}
+
+#[cold]
+fn save() -> Box<Tables> {
+    Box::new(take_tables())
+}
+
+fn take_tables() -> Tables {
+    ManuallyDrop::into_inner(TABLES.take())
 }
