@@ -578,11 +578,31 @@ impl Drop for BreaksWhenDropped<'_> {
 
 impl BarrierError {
     /// Tells whether the barrier was broken, by anybody, for whatever reason.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let barrier = multiproc_sync::Barrier::new(2)?;
+    /// barrier.abort()?;
+    /// assert!(barrier.wait().unwrap_err().is_broken());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn is_broken(&self) -> bool {
         matches!(self.0, Broken::ByOther | Broken::Timeout)
     }
 
     /// Tells whether the time that this call was given was over.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use multiproc_sync::Barrier;
+    ///
+    /// let error = Barrier::new(2)?.wait_timeout(Duration::ZERO).unwrap_err();
+    /// assert!(error.is_timeout());
+    /// # Ok::<(), multiproc_sync::MemoryError>(())
+    /// ```
     pub fn is_timeout(&self) -> bool {
         matches!(self.0, Broken::Timeout)
     }

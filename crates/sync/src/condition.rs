@@ -79,6 +79,29 @@ pub struct RawCondition {
 }
 
 /// The guard of a lock, which a [`Condition`] gives up while it waits.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_sync::condition::Guard;
+/// use multiproc_sync::{Condition, Lock, LockError};
+///
+/// /// Works with the guard of any lock, of a region or of a value.
+/// fn once_notified<G: Guard>(changed: &Condition, guard: G) -> Result<G, LockError> {
+///     changed.wait(guard)
+/// }
+///
+/// let (lock, changed) = (Lock::new()?, Condition::new()?);
+/// std::thread::scope(|scope| {
+///     let held = lock.lock().unwrap();
+///     scope.spawn(|| {
+///         let _held = lock.lock().unwrap();
+///         changed.notify(1);
+///     });
+///     drop(once_notified(&changed, held).unwrap());
+/// });
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Guard: Sized {
     /// Releases the lock, waits, and takes the lock again. Gives what the wait gave too.
     fn while_released<R>(self, wait: impl FnOnce() -> R) -> (Result<Self, LockError>, R);

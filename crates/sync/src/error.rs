@@ -51,16 +51,51 @@ pub(crate) struct System {
 
 impl LockError {
     /// Tells whether a holder has died or panicked, and nobody has called `clear_poison` since.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let lock = multiproc_sync::Lock::new()?;
+    /// # let hook = std::panic::take_hook();
+    /// # std::panic::set_hook(Box::new(|_| ()));
+    /// let _panic = std::panic::catch_unwind(|| {
+    ///     let _held = lock.lock().unwrap();
+    ///     panic!("halfway through");
+    /// });
+    /// # std::panic::set_hook(hook);
+    /// assert!(lock.lock().unwrap_err().is_poisoned());
+    /// # Ok::<(), multiproc_sync::MemoryError>(())
+    /// ```
     pub fn is_poisoned(&self) -> bool {
         matches!(self.0, Kind::Poisoned)
     }
 
     /// Tells whether the time was over before the lock was free.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use multiproc_sync::Semaphore;
+    ///
+    /// let error = Semaphore::new(0)?.acquire_timeout(Duration::ZERO).unwrap_err();
+    /// assert!(error.is_timeout());
+    /// # Ok::<(), multiproc_sync::MemoryError>(())
+    /// ```
     pub fn is_timeout(&self) -> bool {
         matches!(self.0, Kind::Timeout)
     }
 
     /// Tells whether the calling thread holds the lock itself and would have waited for ever.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let lock = multiproc_sync::Lock::new()?;
+    /// let _held = lock.lock()?;
+    /// assert!(lock.lock().unwrap_err().is_deadlock());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn is_deadlock(&self) -> bool {
         matches!(self.0, Kind::Deadlock)
     }
@@ -68,11 +103,34 @@ impl LockError {
     /// Tells whether a thread of this process has ended with the lock held, its guard forgotten. The
     /// guard may have lent out for good what the lock guards, so that this process never gets it
     /// again; others find it poisoned.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let lock = multiproc_sync::Lock::new()?;
+    /// let forgetful = lock.clone();
+    /// std::thread::spawn(move || std::mem::forget(forgetful.lock().unwrap())).join().unwrap();
+    /// let error = lock.lock().unwrap_err();
+    /// assert!(error.is_leaked() || error.is_poisoned());
+    /// # Ok::<(), multiproc_sync::MemoryError>(())
+    /// ```
     pub fn is_leaked(&self) -> bool {
         matches!(self.0, Kind::Leaked)
     }
 
     /// Tells whether the calling thread holds 2,000 locks already.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::Lock;
+    ///
+    /// let locks: Vec<Lock> = (0..3).map(|_| Lock::new()).collect::<Result<_, _>>()?;
+    /// let _all: Vec<_> = locks.iter().map(|lock| lock.lock()).collect::<Result<_, _>>()?;
+    /// // It would be with 2,001.
+    /// assert!(!locks[0].lock().unwrap_err().is_too_many());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn is_too_many(&self) -> bool {
         matches!(self.0, Kind::TooMany)
     }
@@ -157,11 +215,34 @@ pub(crate) enum Reason {
 
 impl MemoryError {
     /// Tells whether a descriptor does not refer to memory of this kind, version and machine.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::os::fd::OwnedFd;
+    /// use multiproc_sync::RawLock;
+    /// use multiproc_sync::region::Region;
+    ///
+    /// let (pipe, _writer) = std::io::pipe()?;
+    /// let error = Region::<RawLock>::from_fd(OwnedFd::from(pipe)).unwrap_err();
+    /// assert!(error.is_foreign());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn is_foreign(&self) -> bool {
         matches!(self.reason, Reason::Foreign(_))
     }
 
     /// Tells whether more was asked for than an address space can hold.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::RawLock;
+    /// use multiproc_sync::region::Region;
+    ///
+    /// let error = Region::<RawLock>::create("example", usize::MAX).unwrap_err();
+    /// assert!(error.is_too_long());
+    /// ```
     pub fn is_too_long(&self) -> bool {
         matches!(self.reason, Reason::TooLong)
     }

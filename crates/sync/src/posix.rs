@@ -57,6 +57,20 @@ pub struct Mutex(Joined);
 pub struct RwLock(Joined);
 
 /// Holds a [`Mutex`], or an [`RwLock`] to write, until dropped. It stays in its thread.
+///
+/// # Examples
+///
+/// ```no_run
+/// use multiproc_sync::posix::{Guard, Mutex};
+///
+/// /// Is given the right to be in the section.
+/// fn book(_held: &Guard<'_>) {}
+///
+/// // SAFETY: the other program has initialised it for use between processes, and leaves it there.
+/// let mutex = unsafe { Mutex::open("scoreboard", 64)? };
+/// book(&mutex.lock()?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "if unused the lock is released at once"]
 pub struct Guard<'a> {
     _guard: LockGuard<'a>,
@@ -64,6 +78,19 @@ pub struct Guard<'a> {
 }
 
 /// Holds an [`RwLock`] to read, until dropped. It stays in its thread.
+///
+/// # Examples
+///
+/// ```no_run
+/// use multiproc_sync::posix::{ReadGuard, RwLock};
+///
+/// fn look(_reading: &ReadGuard<'_>) {}
+///
+/// // SAFETY: the other program has initialised it for use between processes, and leaves it there.
+/// let lock = unsafe { RwLock::open("scoreboard", 128)? };
+/// look(&lock.read()?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "if unused the lock is released at once"]
 pub struct ReadGuard<'a> {
     _guard: ReadLockGuard<'a>,
@@ -97,6 +124,16 @@ impl Mutex {
     /// 1. a `pthread_mutex_t` of this machine's C library is there, initialised with
     ///    `PTHREAD_PROCESS_SHARED` and without `PTHREAD_MUTEX_ROBUST`;
     /// 2. nobody destroys it, writes over it, or truncates the memory.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::posix::Mutex;
+    ///
+    /// // SAFETY: there is nothing of this name.
+    /// let missing = unsafe { Mutex::open("nobody-has-made-this", 0) };
+    /// assert!(missing.is_err());
+    /// ```
     pub unsafe fn open(name: &str, offset: usize) -> io::Result<Self> {
         // SAFETY: the caller's.
         unsafe { Joined::open::<locks::Mutex>(name, offset) }.map(Mutex)
@@ -107,6 +144,18 @@ impl Mutex {
     /// # Errors
     ///
     /// The C library refuses: for some kinds of mutexes, if this thread holds it already.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::LockError;
+    /// use multiproc_sync::posix::Mutex;
+    ///
+    /// fn section(mutex: &Mutex) -> Result<(), LockError> {
+    ///     let _held = mutex.lock()?;
+    ///     Ok(())
+    /// }
+    /// ```
     pub fn lock(&self) -> Result<Guard<'_>, LockError> {
         self.0.lock()
     }
@@ -116,6 +165,20 @@ impl Mutex {
     /// # Errors
     ///
     /// As for [`lock`](Self::lock).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::LockError;
+    /// use multiproc_sync::posix::Mutex;
+    ///
+    /// fn section(mutex: &Mutex) -> Result<(), LockError> {
+    ///     if let Some(_held) = mutex.try_lock()? {
+    ///         // Nobody else is here.
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
     pub fn try_lock(&self) -> Result<Option<Guard<'_>>, LockError> {
         self.0.try_lock()
     }
@@ -131,6 +194,16 @@ impl RwLock {
     /// # Safety
     ///
     /// As for [`Mutex::open`], with a `pthread_rwlock_t`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::posix::RwLock;
+    ///
+    /// // SAFETY: there is nothing of this name.
+    /// let missing = unsafe { RwLock::open("nobody-has-made-this", 0) };
+    /// assert!(missing.is_err());
+    /// ```
     pub unsafe fn open(name: &str, offset: usize) -> io::Result<Self> {
         // SAFETY: the caller's.
         unsafe { Joined::open::<locks::RwLock>(name, offset) }.map(RwLock)
@@ -141,6 +214,18 @@ impl RwLock {
     /// # Errors
     ///
     /// The C library refuses: if this thread writes, say.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::LockError;
+    /// use multiproc_sync::posix::RwLock;
+    ///
+    /// fn section(lock: &RwLock) -> Result<(), LockError> {
+    ///     let _reading = lock.read()?;
+    ///     Ok(())
+    /// }
+    /// ```
     pub fn read(&self) -> Result<ReadGuard<'_>, LockError> {
         let guard = self.0.lock.rlock().map_err(refused)?;
         Ok(ReadGuard { _guard: guard, _not_send: PhantomData })
@@ -151,6 +236,20 @@ impl RwLock {
     /// # Errors
     ///
     /// As for [`read`](Self::read).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::LockError;
+    /// use multiproc_sync::posix::RwLock;
+    ///
+    /// fn section(lock: &RwLock) -> Result<(), LockError> {
+    ///     if let Some(_reading) = lock.try_read()? {
+    ///         // Nobody writes.
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
     pub fn try_read(&self) -> Result<Option<ReadGuard<'_>>, LockError> {
         let guard = unless_held(self.0.lock.try_rlock(NOW))?;
         Ok(guard.map(|guard| ReadGuard { _guard: guard, _not_send: PhantomData }))
@@ -161,6 +260,18 @@ impl RwLock {
     /// # Errors
     ///
     /// The C library refuses: if this thread holds the lock, say.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::LockError;
+    /// use multiproc_sync::posix::RwLock;
+    ///
+    /// fn section(lock: &RwLock) -> Result<(), LockError> {
+    ///     let _writing = lock.write()?;
+    ///     Ok(())
+    /// }
+    /// ```
     pub fn write(&self) -> Result<Guard<'_>, LockError> {
         self.0.lock()
     }
@@ -170,6 +281,20 @@ impl RwLock {
     /// # Errors
     ///
     /// As for [`write`](Self::write).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::LockError;
+    /// use multiproc_sync::posix::RwLock;
+    ///
+    /// fn section(lock: &RwLock) -> Result<(), LockError> {
+    ///     if let Some(_writing) = lock.try_write()? {
+    ///         // Nobody else is here.
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
     pub fn try_write(&self) -> Result<Option<Guard<'_>>, LockError> {
         self.0.try_lock()
     }

@@ -206,6 +206,12 @@ impl Words for RawLock {
 
 impl RawLock {
     /// Makes an unlocked one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let lock = multiproc_sync::RawLock::new();
+    /// ```
     pub const fn new() -> Self {
         RawLock {
             state: AtomicU64::new(0),

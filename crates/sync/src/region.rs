@@ -166,6 +166,17 @@ impl<H: Header> Region<H> {
     /// # Errors
     ///
     /// The length overflows, or the system has no descriptor or address space left.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::RawLock;
+    /// use multiproc_sync::region::Region;
+    ///
+    /// let region = Region::<RawLock>::create("example", 16)?;
+    /// assert_eq!(region.len(), 16);
+    /// # Ok::<(), multiproc_sync::MemoryError>(())
+    /// ```
     pub fn create(name: &str, len: usize) -> Result<Self, MemoryError> {
         Self::with_extent(name, Extent::fixed(size_of::<H>(), len))
     }
@@ -176,6 +187,18 @@ impl<H: Header> Region<H> {
     /// # Errors
     ///
     /// As for [`create`](Self::create).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::RawLock;
+    /// use multiproc_sync::region::Region;
+    ///
+    /// let region = Region::<RawLock>::create_growable("example", 0)?;
+    /// region.lock()?.grow(100)?;
+    /// assert_eq!(region.len(), 100);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn create_growable(name: &str, len: usize) -> Result<Self, MemoryError> {
         Self::with_extent(name, Extent::growable(size_of::<H>(), len))
     }
@@ -185,6 +208,17 @@ impl<H: Header> Region<H> {
     /// # Errors
     ///
     /// As for [`create`](Self::create).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::RawLock;
+    /// use multiproc_sync::region::Region;
+    ///
+    /// let region = Region::create_with("example", RawLock::new(), 16)?;
+    /// assert_eq!(*region.lock()?.bytes(), [0; 16]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn create_with(name: &str, mut header: H, len: usize) -> Result<Self, MemoryError> {
         let region = Self::create(name, len)?;
         let from = header.as_mut_bytes();
@@ -221,6 +255,19 @@ impl<H: Header> Region<H> {
     ///
     /// It is not a region with such a header, made by this version, for this C library, in this pid
     /// namespace.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::os::fd::OwnedFd;
+    /// use multiproc_sync::RawLock;
+    /// use multiproc_sync::region::Region;
+    ///
+    /// let (pipe, _writer) = std::io::pipe()?;
+    /// let error = Region::<RawLock>::from_fd(OwnedFd::from(pipe)).unwrap_err();
+    /// assert!(error.to_string().contains("shared memory"));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn from_fd(fd: impl Into<SharedFd>) -> Result<Self, MemoryError> {
         let open = || -> Result<_, Reason> {
             let inner = Inner::open(fd.into())?;
@@ -244,6 +291,17 @@ impl<H: Header> Region<H> {
     }
 
     /// What stands in front of the bytes.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::RawEvent;
+    /// use multiproc_sync::region::Region;
+    ///
+    /// let region = Region::<RawEvent>::create("example", 16)?;
+    /// let _event: &RawEvent = region.header();
+    /// # Ok::<(), multiproc_sync::MemoryError>(())
+    /// ```
     #[inline]
     pub fn header(&self) -> &H {
         // SAFETY: it is mapped and aligned: see `Extent` and `assemble`. Any bits are an `H`, and
@@ -252,11 +310,32 @@ impl<H: Header> Region<H> {
     }
 
     /// How many bytes there are. They may be more by now, if the region grows.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::RawLock;
+    /// use multiproc_sync::region::Region;
+    ///
+    /// let region = Region::<RawLock>::create("example", 3)?;
+    /// assert_eq!(region.len(), 3);
+    /// # Ok::<(), multiproc_sync::MemoryError>(())
+    /// ```
     pub fn len(&self) -> usize {
         self.preamble().len() as usize
     }
 
     /// Tells whether there are no bytes.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::RawLock;
+    /// use multiproc_sync::region::Region;
+    ///
+    /// assert!(Region::<RawLock>::create("example", 0)?.is_empty());
+    /// # Ok::<(), multiproc_sync::MemoryError>(())
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -267,6 +346,18 @@ impl<H: Header> Region<H> {
     ///
     /// The lock is poisoned, or this thread holds it already, or one of the rarer reasons that
     /// [`LockError`] tells.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::RawLock;
+    /// use multiproc_sync::region::Region;
+    ///
+    /// let region = Region::<RawLock>::create("example", 3)?;
+    /// region.lock()?.bytes_mut().copy_from_slice(b"abc");
+    /// assert_eq!(region.lock()?.bytes(), b"abc");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     pub fn lock(&self) -> Result<RegionGuard<'_, H>, LockError> {
         RegionGuard::take(self, Wait::Until(Deadline::NEVER), false)
@@ -277,6 +368,25 @@ impl<H: Header> Region<H> {
     /// # Errors
     ///
     /// As for [`lock`](Self::lock), but for the poison.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::RawLock;
+    /// use multiproc_sync::region::Region;
+    ///
+    /// let region = Region::<RawLock>::create("example", 3)?;
+    /// # let hook = std::panic::take_hook();
+    /// # std::panic::set_hook(Box::new(|_| ()));
+    /// let _panic = std::panic::catch_unwind(|| {
+    ///     let _guard = region.lock().unwrap();
+    ///     panic!("halfway through");
+    /// });
+    /// # std::panic::set_hook(hook);
+    /// assert!(region.lock().unwrap_err().is_poisoned());
+    /// region.lock_anyway()?.bytes_mut().fill(0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     pub fn lock_anyway(&self) -> Result<RegionGuard<'_, H>, LockError> {
         RegionGuard::take(self, Wait::Until(Deadline::NEVER), true)
@@ -287,6 +397,21 @@ impl<H: Header> Region<H> {
     /// # Errors
     ///
     /// As for [`lock`](Self::lock).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::RawLock;
+    /// use multiproc_sync::region::Region;
+    ///
+    /// let region = Region::<RawLock>::create("example", 3)?;
+    /// let guard = region.lock()?;
+    /// std::thread::scope(|scope| {
+    ///     scope.spawn(|| assert!(region.try_lock().unwrap().is_none()));
+    /// });
+    /// # drop(guard);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     pub fn try_lock(&self) -> Result<Option<RegionGuard<'_, H>>, LockError> {
         match RegionGuard::take(self, Wait::Try, false) {
@@ -300,17 +425,62 @@ impl<H: Header> Region<H> {
     /// # Errors
     ///
     /// As for [`lock`](Self::lock), or the time was over before the lock was free.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use multiproc_os::deadline::Deadline;
+    /// use multiproc_sync::RawLock;
+    /// use multiproc_sync::region::Region;
+    ///
+    /// let region = Region::<RawLock>::create("example", 3)?;
+    /// let guard = region.lock_until(Deadline::after(Duration::from_secs(1)))?;
+    /// assert_eq!(guard.bytes(), [0; 3]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn lock_until(&self, deadline: Deadline) -> Result<RegionGuard<'_, H>, LockError> {
         RegionGuard::take(self, Wait::Until(deadline), false)
     }
 
     /// Tells whether a holder of the lock has died or panicked, and nobody has declared the bytes
     /// repaired since.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::RawLock;
+    /// use multiproc_sync::region::Region;
+    ///
+    /// let region = Region::<RawLock>::create("example", 3)?;
+    /// assert!(!region.is_poisoned());
+    /// # Ok::<(), multiproc_sync::MemoryError>(())
+    /// ```
     pub fn is_poisoned(&self) -> bool {
         self.preamble().lock.is_poisoned()
     }
 
     /// Declares the bytes repaired.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::RawLock;
+    /// use multiproc_sync::region::Region;
+    ///
+    /// let region = Region::<RawLock>::create("example", 3)?;
+    /// # let hook = std::panic::take_hook();
+    /// # std::panic::set_hook(Box::new(|_| ()));
+    /// let _panic = std::panic::catch_unwind(|| {
+    ///     let _guard = region.lock().unwrap();
+    ///     panic!("halfway through");
+    /// });
+    /// # std::panic::set_hook(hook);
+    /// region.lock_anyway()?.bytes_mut().fill(0);
+    /// region.clear_poison();
+    /// assert!(region.lock().is_ok());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn clear_poison(&self) {
         self.preamble().lock.clear_poison();
     }
@@ -361,6 +531,18 @@ impl<H: Header> Region<H> {
     /// # Panics
     ///
     /// If the lock that `pick` gives is not in the header.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::RawLock;
+    /// use multiproc_sync::region::Region;
+    ///
+    /// let region = Region::<RawLock>::create("example", 0)?;
+    /// let gate = region.try_lock_gate(|gate| gate)?;
+    /// assert!(gate.is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn try_lock_gate(
         &self,
         pick: impl FnOnce(&H) -> &RawLock,
@@ -377,11 +559,36 @@ impl<H: Header> Region<H> {
     /// # Panics
     ///
     /// If what `pick` gives is not in the header.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::region::Region;
+    /// use multiproc_sync::{Event, RawEvent};
+    ///
+    /// let region = Region::<RawEvent>::create("example", 16)?;
+    /// let event = Event::from(region.place(|event| event));
+    /// event.set();
+    /// assert!(event.is_set());
+    /// # Ok::<(), multiproc_sync::MemoryError>(())
+    /// ```
     pub fn place<X: Words>(&self, pick: impl FnOnce(&H) -> &X) -> Place<X> {
         Place::of(&self.inner, pick(self.header()))
     }
 
     /// Tells whether both refer to the same memory through the same handle in this process.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::RawLock;
+    /// use multiproc_sync::region::Region;
+    ///
+    /// let region = Region::<RawLock>::create("example", 3)?;
+    /// assert!(region.same(&region.clone()));
+    /// assert!(!region.same(&Region::create("another", 3)?));
+    /// # Ok::<(), multiproc_sync::MemoryError>(())
+    /// ```
     pub fn same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner)
     }

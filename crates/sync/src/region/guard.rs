@@ -13,6 +13,19 @@ use crate::raw_lock::{Held, RawLock, Wait};
 
 /// The lock of a region's bytes, held. Dropping it releases the lock, poisoned if a panic has
 /// started since it was taken.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_sync::RawLock;
+/// use multiproc_sync::region::Region;
+///
+/// let region = Region::<RawLock>::create("example", 3)?;
+/// let mut guard = region.lock()?;
+/// guard.bytes_mut()[0] = 7;
+/// assert_eq!(guard.bytes(), [7, 0, 0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "if unused the lock is released at once"]
 pub struct RegionGuard<'a, H> {
     region: &'a Region<H>,
@@ -58,6 +71,19 @@ impl<'a, H: Header> RegionGuard<'a, H> {
     ///
     /// The region was not created growable, or the length overflows, or there is no address space
     /// left. The bytes are as they were.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::RawLock;
+    /// use multiproc_sync::region::Region;
+    ///
+    /// let region = Region::<RawLock>::create_growable("example", 3)?;
+    /// let mut guard = region.lock()?;
+    /// guard.grow(5000)?;
+    /// assert_eq!(guard.bytes().len(), 5000);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn grow(&mut self, len: usize) -> Result<(), MemoryError> {
         let inner = &*self.region.inner;
         if len <= self.bytes().len() {
@@ -85,6 +111,20 @@ impl<'a, H: Header> RegionGuard<'a, H> {
     /// # Panics
     ///
     /// If the range is not within the bytes.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::RawLock;
+    /// use multiproc_sync::region::Region;
+    ///
+    /// let region = Region::<RawLock>::create("example", 8192)?;
+    /// let mut guard = region.lock()?;
+    /// guard.bytes_mut().fill(7);
+    /// guard.discard(0..4096)?;
+    /// assert_eq!((guard.bytes()[4095], guard.bytes()[4096]), (0, 7));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn discard(&mut self, range: Range<usize>) -> Result<(), MemoryError> {
         let inner = &*self.region.inner;
         let (start, len) = (range.start as u64, self.bytes_mut()[range].len() as u64);
@@ -97,6 +137,17 @@ impl<'a, H: Header> RegionGuard<'a, H> {
 
 impl<H> RegionGuard<'_, H> {
     /// The bytes.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::RawLock;
+    /// use multiproc_sync::region::Region;
+    ///
+    /// let region = Region::<RawLock>::create("example", 3)?;
+    /// assert_eq!(region.lock()?.bytes(), [0; 3]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: this thread holds the lock, so that
@@ -109,6 +160,18 @@ impl<H> RegionGuard<'_, H> {
     }
 
     /// The bytes, to be changed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::RawLock;
+    /// use multiproc_sync::region::Region;
+    ///
+    /// let region = Region::<RawLock>::create("example", 3)?;
+    /// region.lock()?.bytes_mut().fill(7);
+    /// assert_eq!(region.lock()?.bytes(), [7; 3]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `bytes`, and the guard is borrowed exclusively.
@@ -119,6 +182,18 @@ impl<H> RegionGuard<'_, H> {
     }
 
     /// The region whose lock this is.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::RawLock;
+    /// use multiproc_sync::region::Region;
+    ///
+    /// let region = Region::<RawLock>::create("example", 3)?;
+    /// let guard = region.lock()?;
+    /// assert!(guard.region().same(&region));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     pub fn region(&self) -> &Region<H> {
         self.region
@@ -149,6 +224,20 @@ impl<H> fmt::Debug for RegionGuard<'_, H> {
 }
 
 /// A lock in a region's header, held. Dropping it releases the lock.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_os::deadline::Deadline;
+/// use multiproc_sync::RawLock;
+/// use multiproc_sync::region::Region;
+///
+/// let region = Region::<RawLock>::create("example", 0)?;
+/// let gate = region.lock_gate(|gate| gate, Deadline::NEVER)?;
+/// assert!(region.try_lock_gate(|gate| gate).unwrap_err().is_deadlock());
+/// drop(gate);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "if unused the gate is opened at once"]
 pub struct GateGuard<'a> {
     inner: &'a Inner,
@@ -182,6 +271,18 @@ impl<'a> GateGuard<'a> {
     }
 
     /// Tells whether the previous holder has died, or panicked, with the gate held.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::RawLock;
+    /// use multiproc_sync::region::Region;
+    ///
+    /// let region = Region::<RawLock>::create("example", 0)?;
+    /// let gate = region.try_lock_gate(|gate| gate)?;
+    /// assert!(!gate.is_none_or(|gate| gate.holder_died()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn holder_died(&self) -> bool {
         self.holder_died
     }

@@ -18,6 +18,21 @@ use crate::error::{LockError, MemoryError, Reason};
 use crate::raw_lock::{Guess, Held, NotTaken, RawLock, Wait};
 
 /// The words of a primitive in shared memory: of one of this crate's.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_sync::region::{Place, Words};
+///
+/// /// A primitive of any kind.
+/// fn make<X: Words>(words: X) -> Result<X::Handle, multiproc_sync::MemoryError> {
+///     Ok(Place::create("example", words)?.into())
+/// }
+///
+/// let event: multiproc_sync::Event = make(multiproc_sync::RawEvent::new())?;
+/// assert!(!event.is_set());
+/// # Ok::<(), multiproc_sync::MemoryError>(())
+/// ```
 pub trait Words: Header + Sized + Sealed {
     /// What it is used as.
     type Handle: From<Place<Self>>;
@@ -77,6 +92,17 @@ impl<X: Words> Place<X> {
     /// # Errors
     ///
     /// The system has no descriptor or address space left.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::region::Place;
+    /// use multiproc_sync::{Lock, RawLock};
+    ///
+    /// let lock = Lock::from(Place::create("example", RawLock::new())?);
+    /// assert!(!lock.is_poisoned());
+    /// # Ok::<(), multiproc_sync::MemoryError>(())
+    /// ```
     pub fn create(name: &str, words: X) -> Result<Self, MemoryError> {
         Ok(Region::create_with(name, words, 0)?.place(|words| words))
     }
@@ -154,6 +180,17 @@ impl<X: Words> Place<X> {
 
 impl<X> Place<X> {
     /// Tells whether both are the same words, through the same mapping.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_sync::RawLock;
+    /// use multiproc_sync::region::Place;
+    ///
+    /// let place = Place::create("example", RawLock::new())?;
+    /// assert!(place.same(&place.clone()));
+    /// # Ok::<(), multiproc_sync::MemoryError>(())
+    /// ```
     pub fn same(&self, other: &Self) -> bool {
         self.words == other.words
     }
