@@ -152,6 +152,20 @@ impl Error {
 
     /// Tells whether a slice in a message has another owner: the message was read twice, or its sender
     /// has kept the slice.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_shm::ShmBox;
+    /// use multiproc_wire::encode;
+    ///
+    /// let slice = ShmBox::from_slice(&[1, 2, 3])?;
+    /// let message = encode(&slice)?;
+    /// // It is still owned here.
+    /// let error = message.reader().read::<ShmBox<[i32]>>().unwrap_err();
+    /// assert!(error.to_string().contains("let go"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn is_taken(&self) -> bool {
         matches!(self.0, Kind::NotOffered)
     }

@@ -7,7 +7,7 @@ use multiproc_shm::{Array, Item, ShareableList, SharedMemory, ShmArc, ShmBox, Va
 use multiproc_wire::{Endpoint, Message, encode, encode_move};
 
 fn main() {
-    let tests: [(&str, fn()); 10] = [
+    let tests: [(&str, fn()); 11] = [
         ("every_increment_counts", every_increment_counts),
         ("a_killed_holder_poisons", a_killed_holder_poisons),
         ("chunks_are_filled_by_others", chunks_are_filled_by_others),
@@ -15,6 +15,7 @@ fn main() {
         ("a_child_does_not_offer_its_parents_slices", a_child_does_not_offer_its_parents_slices),
         ("frozen_slices_are_read_by_others", frozen_slices_are_read_by_others),
         ("what_its_sender_still_maps_is_frozen", what_its_sender_still_maps_is_frozen),
+        ("other_crates_work_on_a_workers_chunk", other_crates_work_on_a_workers_chunk),
         ("killed_creators_leave_all_or_nothing", killed_creators_leave_all_or_nothing),
         ("killed_writers_leave_no_wrong_items", killed_writers_leave_no_wrong_items),
         ("memory_that_is_cut_short_is_a_sigbus", memory_that_is_cut_short_is_a_sigbus),
@@ -199,6 +200,30 @@ fn what_its_sender_still_maps_is_frozen() {
         assert!(frozen.iter().all(|byte| *byte == 7));
         assert_eq!(ends_well(&worker), !is_killed);
     }
+}
+
+/// The threads of rayon in a process of its own, and the views of ndarray.
+fn other_crates_work_on_a_workers_chunk() {
+    use ndarray::{ArrayView2, ArrayViewMut2, Axis};
+    use rayon::prelude::*;
+
+    let (here, there) = Endpoint::pair().unwrap();
+    let worker = child(|| {
+        let mut chunk: ShmBox<[u64]> = there.recv(Deadline::NEVER).unwrap().unwrap();
+        chunk.par_iter_mut().enumerate().for_each(|(i, number)| *number = i as u64);
+        let mut table = ArrayViewMut2::from_shape((100, 1000), &mut chunk).unwrap();
+        table.row_mut(7).fill(1);
+        there.send(encode_move(chunk).unwrap().message(), Deadline::NEVER).unwrap();
+    });
+    let (head, tail) = ShmBox::<[u64]>::zeroed(200_000).unwrap().split_at(100_000);
+    here.send(encode_move(tail).unwrap().message(), Deadline::NEVER).unwrap();
+    let tail = here.recv(Deadline::NEVER).unwrap().unwrap();
+    let joined = ShmBox::join([head, tail]).unwrap();
+    let table = ArrayView2::from_shape((200, 1000), &joined).unwrap();
+    assert_eq!(table.sum_axis(Axis(1))[107], 1000);
+    assert_eq!(table[[199, 999]], 99_999);
+    assert_eq!(joined[..100_000].par_iter().sum::<u64>(), 0);
+    assert!(ends_well(&worker));
 }
 
 fn killed_creators_leave_all_or_nothing() {
