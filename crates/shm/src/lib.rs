@@ -29,5 +29,5 @@ pub use shareable_list::{Item, Items, ShareableList};
 pub use shared::Shared;
 pub use shared_memory::SharedMemory;
 pub use shm_arc::ShmArc;
-pub use shm_box::{FreezeError, JoinError, ShmBox};
+pub use shm_box::{FreezeError, JoinError, Recall, RecallError, ShmBox};
 pub use value::{Value, ValueGuard};

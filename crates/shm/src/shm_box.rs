@@ -2,6 +2,7 @@
 
 mod freeze;
 mod part;
+mod recall;
 mod ticket;
 
 use std::any::type_name;
@@ -18,6 +19,7 @@ use crate::error::{Error, Kind};
 use part::{Part, Place};
 
 pub use freeze::FreezeError;
+pub use recall::{Recall, RecallError};
 
 /// A slice in shared memory with a single owner: the `Box<[T]>` of processes.
 ///
@@ -28,7 +30,8 @@ pub use freeze::FreezeError;
 /// changes, for many readers.
 ///
 /// A child that is forked off does not get its parent's slices: to use one there panics. Memory that an
-/// owner has not dropped when it is killed is lost to the others, and given back to the system.
+/// owner has not dropped when it is killed is lost to the others, and given back to the system, unless
+/// one of them has made it [recallable](Self::recallable).
 ///
 /// # Examples
 ///
@@ -288,21 +291,21 @@ impl<T: FromBytes + IntoBytes + fmt::Debug> fmt::Debug for ShmBox<[T]> {
 #[derive(Serialize)]
 struct Outgoing<'a> {
     len: usize,
-    part: Option<(&'a SharedFd, &'a UniqueFd, Place)>,
+    part: Option<(&'a SharedFd, &'a UniqueFd, Place, &'a [SharedFd])>,
 }
 
 #[derive(Deserialize)]
 struct Incoming {
     len: usize,
-    part: Option<(SharedFd, UniqueFd, Place)>,
+    part: Option<(SharedFd, UniqueFd, Place, Vec<SharedFd>)>,
 }
 
 impl<T> Serialize for ShmBox<[T]> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let part = match &self.part {
             Some(part) => {
-                let (memory, ticket, place) = part.parcel().map_err(ser::Error::custom)?;
-                Some((memory, ticket.fd().map_err(ser::Error::custom)?, place))
+                let (memory, ticket, place, leases) = part.parcel().map_err(ser::Error::custom)?;
+                Some((memory, ticket.fd().map_err(ser::Error::custom)?, place, leases))
             }
             None => None,
         };
@@ -325,15 +328,15 @@ impl<T: FromBytes + IntoBytes + Immutable + KnownLayout> ShmBox<[T]> {
         check_alignment::<T>()?;
         let said = len.checked_mul(size_of::<T>()).ok_or(Kind::TooLong)? as u64;
         let (start, size) = match &part {
-            Some((_, _, (_, start, end))) => (*start, end.saturating_sub(*start)),
+            Some((_, _, (_, start, end), _)) => (*start, end.saturating_sub(*start)),
             None => (0, 0),
         };
         if size != said || !start.is_multiple_of(align_of::<T>() as u64) {
             return Err(Kind::Foreign(type_name::<[T]>()).into());
         }
         let part = match part {
-            Some((memory, ticket, place)) => {
-                Some(Part::receive(memory, place, || os_ticket::take(&ticket))?)
+            Some((memory, ticket, place, leases)) => {
+                Some(Part::receive(memory, place, leases, || os_ticket::take(&ticket))?)
             }
             None => None,
         };

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use multiproc_os::deadline::Deadline;
 use multiproc_os::memory::{Frozen, Mapping, Memory};
-use multiproc_os::robust;
+use multiproc_os::{poll, robust};
 use multiproc_wire::SharedFd;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -32,6 +32,8 @@ pub(super) struct Part {
     range: Range<u64>,
     /// With a mapping that covers the range, perhaps shared with other parts.
     ticket: Ticket,
+    /// Open for as long as the part, or what was made of it, has an owner or is under way.
+    leases: Vec<SharedFd>,
 }
 
 /// A part of memory in the address space of one process, but not of its children.
@@ -53,13 +55,14 @@ impl Part {
         let memory = Memory::from_fd(SharedFd::from(memory.into_fd()));
         let memory = memory.map_err(Kind::system("make"))?;
         let mapped = Mapped::new(&memory, 0..len)?;
-        Ok(Self::assemble(memory, new_id(), 0..len, mapped))
+        Ok(Self::assemble(memory, new_id(), 0..len, mapped, Vec::new()))
     }
 
     /// Takes a part that came in a message; `take` says whether it may.
     pub(super) fn receive(
         memory: SharedFd,
         (id, start, end): Place,
+        leases: Vec<SharedFd>,
         take: impl FnOnce() -> std::io::Result<bool>,
     ) -> Result<Self, Kind> {
         let memory = Memory::from_fd(memory).map_err(Kind::system("use"))?;
@@ -69,7 +72,7 @@ impl Part {
         let mapped = Mapped::new(&memory, start..end)?;
         // What can fail has been done.
         if take().map_err(Kind::system("take"))? {
-            Ok(Self::assemble(memory, id, start..end, mapped))
+            Ok(Self::assemble(memory, id, start..end, mapped, leases))
         } else {
             Err(Kind::NotOffered)
         }
@@ -80,8 +83,9 @@ impl Part {
         id: u128,
         range: Range<u64>,
         mapped: Arc<Mapped>,
+        leases: Vec<SharedFd>,
     ) -> Self {
-        Part { memory, id, range, ticket: Ticket::new(mapped) }
+        Part { memory, id, range, ticket: Ticket::new(mapped), leases }
     }
 
     #[inline]
@@ -94,22 +98,53 @@ impl Part {
     }
 
     /// For a message.
-    pub(super) fn parcel(&self) -> Result<(&SharedFd, &Ticket, Place), Kind> {
+    pub(super) fn parcel(&self) -> Result<(&SharedFd, &Ticket, Place, &[SharedFd]), Kind> {
         if !self.mapped().is_here() {
             return Err(Kind::Forked);
         }
-        Ok((self.memory.fd(), &self.ticket, (self.id, self.range.start, self.range.end)))
+        let place = (self.id, self.range.start, self.range.end);
+        Ok((self.memory.fd(), &self.ticket, place, &self.leases))
+    }
+
+    /// Has the descriptor kept open for as long as the part has an owner, and says where the part is.
+    pub(super) fn lease(&mut self, lease: SharedFd) -> (Memory<SharedFd>, Place) {
+        self.leases.push(lease);
+        (self.memory.clone(), (self.id, self.range.start, self.range.end))
+    }
+
+    /// Closes descriptors whose other end is closed.
+    pub(super) fn end_leases(&mut self) {
+        let listens =
+            |lease: &mut SharedFd| !poll::hung_up(lease, Deadline::now()).unwrap_or(false);
+        self.leases.retain_mut(listens);
+    }
+
+    /// Takes a part that has no owner any more.
+    pub(super) fn recall(
+        memory: Memory<SharedFd>,
+        (id, start, end): Place,
+    ) -> Result<Self, (Kind, Memory<SharedFd>)> {
+        match Mapped::new(&memory, start..end) {
+            Ok(mapped) => Ok(Self::assemble(memory, id, start..end, mapped, Vec::new())),
+            Err(kind) => Err((kind, memory)),
+        }
     }
 
     /// Divides it; neither part is empty.
     pub(super) fn split_at(self, len: u64) -> (Self, Self) {
-        let Part { memory, id, range, ticket } = self;
+        let Part { memory, id, range, ticket, leases } = self;
         assert!(len > 0 && len < range.end - range.start, "one of the parts would be empty");
         let mapped = ticket.tear_up();
         let middle = range.start + len;
         (
-            Self::assemble(memory.clone(), id, range.start..middle, Arc::clone(&mapped)),
-            Self::assemble(memory, id, middle..range.end, mapped),
+            Self::assemble(
+                memory.clone(),
+                id,
+                range.start..middle,
+                Arc::clone(&mapped),
+                leases.clone(),
+            ),
+            Self::assemble(memory, id, middle..range.end, mapped, leases),
         )
     }
 
@@ -145,11 +180,13 @@ impl Part {
     pub(super) fn join(parts: Vec<Part>, joint: Joint) -> Option<Part> {
         let Joint { range, mapped } = joint;
         let mut joined = None;
-        for Part { memory, id, ticket, .. } in parts {
+        let mut all_leases = Vec::new();
+        for Part { memory, id, ticket, leases, .. } in parts {
             ticket.tear_up();
+            all_leases.extend(leases);
             joined.get_or_insert((memory, id));
         }
-        joined.map(|(memory, id)| Self::assemble(memory, id, range, mapped))
+        joined.map(|(memory, id)| Self::assemble(memory, id, range, mapped, all_leases))
     }
 
     /// Makes memory of which this is all unchangeable. If that fails, the part comes back, unless it
@@ -165,8 +202,8 @@ impl Part {
         if !all {
             return Err((Kind::Partial, Some(Box::new(self))));
         }
-        let Part { memory, id, range, ticket } = self;
-        let back = |memory, mapped| Box::new(Self::assemble(memory, id, range, mapped));
+        let Part { memory, id, range, ticket, leases } = self;
+        let back = |memory, mapped| Box::new(Self::assemble(memory, id, range, mapped, leases));
         let mapped = match Arc::try_unwrap(ticket.tear_up()) {
             Ok(mapped) => mapped,
             Err(mapped) => return Err((Kind::InUse, Some(back(memory, mapped)))),
