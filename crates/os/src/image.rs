@@ -123,10 +123,10 @@ mod sealed {
 }
 
 macro_rules! functions {
-    ($($(for<$($life:lifetime),+>)? fn($($argument:ty),*) with <$($name:ident),*>;)+) => {$(
-        impl<R, $($name),*> sealed::Sealed for $(for<$($life),+>)? fn($($argument),*) -> R {}
+    ($($(for<$($life:lifetime),+>)? fn($($argument:ty),*) with <$($name:ident $(: $size:tt Sized)?),*>;)+) => {$(
+        impl<R, $($name $(: $size Sized)?),*> sealed::Sealed for $(for<$($life),+>)? fn($($argument),*) -> R {}
 
-        impl<R, $($name),*> Function for $(for<$($life),+>)? fn($($argument),*) -> R {
+        impl<R, $($name $(: $size Sized)?),*> Function for $(for<$($life),+>)? fn($($argument),*) -> R {
             fn address(self) -> usize {
                 self as usize
             }
@@ -137,9 +137,10 @@ macro_rules! functions {
 functions! {
     fn() with <>;
     fn(A) with <A>;
-    for<'a> fn(&'a mut S, A) with <S, A>;
+    for<'a> fn(&'a mut S, A) with <S: ?Sized, A>;
     for<'a> fn(&'a C, A) with <C, A>;
     for<'a, 'b> fn(&'a mut S, &'b C, A) with <S, C, A>;
+    for<'a, 'b> fn(&'a mut S, &'b mut T, A) with <S, T: ?Sized, A>;
 }
 
 impl<C, O> Clone for Entry<C, O> {
