@@ -6,10 +6,12 @@ use std::time::Instant;
 use multiproc_os::deadline::Deadline;
 use multiproc_os::image::{ENTRY_SIZE, Entry};
 use multiproc_process::__private::{be_quiet, catch};
+use multiproc_shm::ShmBox;
 use multiproc_wire::{Endpoint, Message, encode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::chunks::Element;
 use crate::context::{Context, Shelf};
 use crate::engine::board::{Board, Turn};
 use crate::mode::Mode;
@@ -162,16 +164,33 @@ pub(crate) fn run_with<
     assignment: Assignment,
 ) -> Desk {
     let Assignment { mut desk, run, arguments } = assignment;
-    let context = match catch(|| desk.shelf.get::<C>(run.context)) {
-        Ok(context) => context,
-        Err(panic) => Err(panic.to_string()),
-    };
+    let context = desk.shelf.get::<C>(run.context);
     match (desk.state.downcast_mut::<M::State>(), context) {
         (Some(state), Ok(context)) => run_all(desk.place, &run, &arguments, |argument| {
             M::call_with(function, state, context, argument)
         }),
         (None, _) => fail_all::<R>(desk.place, &run, NO_STATE),
         (_, Err(reason)) => fail_all::<R>(desk.place, &run, &format!("the context: {reason}")),
+    }
+    desk
+}
+
+/// The code that knows the types of a function of chunks.
+pub(crate) fn run_chunks<M: Mode, T: Element, R: Serialize>(
+    function: M::ChunkTask<T, R>,
+    assignment: Assignment,
+) -> Desk {
+    let Assignment { mut desk, run, arguments } = assignment;
+    match desk.state.downcast_mut::<M::State>() {
+        Some(state) => {
+            let call = |(mut chunk, index): (ShmBox<[T]>, usize)| {
+                // The chunk goes home whatever the function does.
+                let outcome = catch(|| M::call_chunk(function, state, &mut chunk, index));
+                (chunk, outcome)
+            };
+            run_all(desk.place, &run, &arguments, call);
+        }
+        None => fail_all::<R>(desk.place, &run, NO_STATE),
     }
     desk
 }
@@ -199,6 +218,13 @@ pub(crate) fn close<S: Any, F: Serialize>(function: fn(S) -> F, state: Box<dyn A
         Err(_) => Outcome::Failed(NO_STATE.into()),
     };
     push(&mut message, outcome);
+    message
+}
+
+/// What stands for the value of a finalizer that did not come to return one.
+pub(crate) fn failed(reason: String) -> Message {
+    let mut message = Message::new();
+    push(&mut message, Outcome::<()>::Failed(reason));
     message
 }
 

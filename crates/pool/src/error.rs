@@ -33,6 +33,8 @@ pub(crate) enum Kind {
     Closed,
     #[error("task {index}: its argument: {source}")]
     Argument { index: usize, source: multiproc_wire::Error },
+    #[error("cannot lend a chunk to a worker: {0}")]
+    Chunk(#[source] multiproc_shm::Error),
     #[error("the function of the tasks: {0}")]
     Function(#[from] multiproc_os::image::ForeignFunction),
 }

@@ -3,6 +3,7 @@
 #![warn(clippy::unwrap_used, clippy::expect_used)]
 
 mod builder;
+mod chunks;
 mod completed;
 mod error;
 mod handle;
@@ -20,6 +21,7 @@ mod options;
 mod outcome;
 
 pub use builder::Builder;
+pub use chunks::{ChunksError, Element};
 pub use completed::{AsCompleted, as_completed};
 pub use error::{Error, MapError, TaskError};
 pub use handle::{MapHandle, TaskHandle};

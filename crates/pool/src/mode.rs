@@ -18,6 +18,9 @@ pub trait Mode: sealed::Sealed + 'static {
     /// A task's function where all tasks share an argument: `fn(&C, A) -> R`, or
     /// `fn(&mut S, &C, A) -> R`.
     type TaskWith<C, A, R>: Function;
+    /// A function of a chunk of a slice and its index: `fn(&mut [T], usize) -> R`, or
+    /// `fn(&mut S, &mut [T], usize) -> R`.
+    type ChunkTask<T, R>: Function;
 
     #[doc(hidden)]
     fn call<A, R>(task: Self::Task<A, R>, state: &mut Self::State, argument: A) -> R;
@@ -28,6 +31,14 @@ pub trait Mode: sealed::Sealed + 'static {
         state: &mut Self::State,
         context: &C,
         argument: A,
+    ) -> R;
+
+    #[doc(hidden)]
+    fn call_chunk<T, R>(
+        task: Self::ChunkTask<T, R>,
+        state: &mut Self::State,
+        chunk: &mut [T],
+        index: usize,
     ) -> R;
 }
 
@@ -46,6 +57,7 @@ impl Mode for Stateless {
     type Final = ();
     type Task<A, R> = fn(A) -> R;
     type TaskWith<C, A, R> = fn(&C, A) -> R;
+    type ChunkTask<T, R> = fn(&mut [T], usize) -> R;
 
     fn call<A, R>(task: Self::Task<A, R>, (): &mut (), argument: A) -> R {
         task(argument)
@@ -59,6 +71,15 @@ impl Mode for Stateless {
     ) -> R {
         task(context, argument)
     }
+
+    fn call_chunk<T, R>(
+        task: Self::ChunkTask<T, R>,
+        (): &mut (),
+        chunk: &mut [T],
+        index: usize,
+    ) -> R {
+        task(chunk, index)
+    }
 }
 
 impl<S: Any, F: Serialize + DeserializeOwned + 'static> Mode for Stateful<S, F> {
@@ -66,6 +87,7 @@ impl<S: Any, F: Serialize + DeserializeOwned + 'static> Mode for Stateful<S, F> 
     type Final = F;
     type Task<A, R> = fn(&mut S, A) -> R;
     type TaskWith<C, A, R> = fn(&mut S, &C, A) -> R;
+    type ChunkTask<T, R> = fn(&mut S, &mut [T], usize) -> R;
 
     fn call<A, R>(task: Self::Task<A, R>, state: &mut S, argument: A) -> R {
         task(state, argument)
@@ -78,6 +100,15 @@ impl<S: Any, F: Serialize + DeserializeOwned + 'static> Mode for Stateful<S, F> 
         argument: A,
     ) -> R {
         task(state, context, argument)
+    }
+
+    fn call_chunk<T, R>(
+        task: Self::ChunkTask<T, R>,
+        state: &mut S,
+        chunk: &mut [T],
+        index: usize,
+    ) -> R {
+        task(state, chunk, index)
     }
 }
 

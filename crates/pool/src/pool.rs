@@ -332,6 +332,10 @@ impl<M> Pool<M> {
         self.owner.wait()
     }
 
+    pub(crate) fn options(&self) -> &Options {
+        &self.options
+    }
+
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.owner.shared
     }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -95,9 +95,11 @@ impl Batch {
         long_enough.clamp(1, fair.max(1))
     }
 
+    /// From now on nothing is taken in. What is there already stands.
     pub(crate) fn cancel(&self) {
+        let results = self.results();
         self.cancelled.store(true, Relaxed);
-        self.tell(self.results());
+        self.tell(results);
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {
@@ -106,8 +108,10 @@ impl Batch {
 
     pub(crate) fn put(&self, part: Part) {
         let mut results = self.results();
-        results.parts.push_back(part);
-        self.tell(results);
+        if !self.is_cancelled() {
+            results.parts.push_back(part);
+            self.tell(results);
+        }
     }
 
     fn tell(&self, mut results: MutexGuard<'_, Results>) {
@@ -115,7 +119,8 @@ impl Batch {
         drop(results);
         self.arrived.notify_one();
         if let Some(waker) = waker {
-            waker.wake();
+            // It is code of the user, and must not end the dispatcher.
+            let _panicked = catch_unwind(AssertUnwindSafe(|| waker.wake()));
         }
     }
 
@@ -138,7 +143,7 @@ impl Batch {
         }
         let waker = context.waker();
         if !results.waker.as_ref().is_some_and(|before| before.will_wake(waker)) {
-            let _before = mem::replace(&mut results.waker, Some(waker.clone()));
+            let _before = results.waker.replace(waker.clone());
         }
         Poll::Pending
     }
