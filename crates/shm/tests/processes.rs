@@ -230,6 +230,8 @@ fn killed_creators_leave_all_or_nothing() {
     const LEN: usize = 16 << 20;
     let name = format!("multiproc-test-killed-{}", std::process::id());
     for round in 0..40u64 {
+        // Where many processes want the processor, yields take long.
+        watchdog();
         let creator = child(|| {
             loop {
                 let memory = SharedMemory::create(&name, LEN).unwrap();
@@ -253,6 +255,7 @@ fn killed_creators_leave_all_or_nothing() {
 fn killed_writers_leave_no_wrong_items() {
     let values = [Item::Str("a".repeat(100)), Item::Int(7), Item::Bytes(vec![1; 99]), Item::None];
     for round in 0..40u64 {
+        watchdog();
         let list = ShareableList::new([values[0].clone()]).unwrap();
         let writer = child(|| {
             for value in values.iter().cycle() {
