@@ -4,6 +4,7 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use multiproc_process::__private::catch;
 use multiproc_wire::Message;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -31,6 +32,8 @@ pub(crate) struct Context {
 enum Value {
     Encoded(Message),
     Decoded(Box<dyn Any>),
+    /// It could not be decoded, and this is why.
+    Broken(String),
 }
 
 /// The contexts that a worker keeps.
@@ -86,11 +89,15 @@ impl Shelf {
         let context = self.0.last_mut().ok_or(MISSING)?;
         if let Value::Encoded(content) = &mut context.value {
             let content = std::mem::take(content);
-            let value: C = multiproc_wire::decode(content).map_err(|error| error.to_string())?;
-            context.value = Value::Decoded(Box::new(value));
+            context.value = match catch(|| multiproc_wire::decode::<C>(content)) {
+                Ok(Ok(value)) => Value::Decoded(Box::new(value)),
+                Ok(Err(error)) => Value::Broken(error.to_string()),
+                Err(panic) => Value::Broken(panic.to_string()),
+            };
         }
         match &context.value {
             Value::Decoded(value) => value.downcast_ref().ok_or("it is of another type".into()),
+            Value::Broken(reason) => Err(reason.clone()),
             Value::Encoded(_) => Err(MISSING.into()),
         }
     }
