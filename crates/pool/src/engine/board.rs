@@ -76,7 +76,9 @@ impl Board {
 
     /// Lets the worker begin so many more.
     pub(crate) fn extend(&self, count: u32) {
-        self.change(|claim| (claim.end != DOOM).then(|| Claim { end: claim.end + count, ..claim }));
+        self.change(|claim| {
+            (claim.end != DOOM).then(|| Claim { end: claim.end.saturating_add(count), ..claim })
+        });
     }
 
     /// Takes back the last of the tasks that were not begun: so many of those as `share` says. Returns

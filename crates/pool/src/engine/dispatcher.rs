@@ -13,8 +13,8 @@ use multiproc_os::reactor::Reactor;
 use multiproc_wire::{Endpoint, encode};
 
 use super::shared::{Shared, State};
-use super::worker::{Life, Worker};
-use crate::child::Order;
+use super::worker::{LATE, Life, Worker};
+use crate::child::{self, Order};
 use crate::death::Death;
 use crate::error::{Error, Kind, TaskError};
 
@@ -125,6 +125,9 @@ impl Dispatcher {
         let mut state = self.shared.lock();
         let state = &mut *state;
         let Some(worker) = state.workers.get_mut(&id) else { return Ok(()) };
+        if !worker.ready && message.is_some() {
+            self.futile = 0;
+        }
         match message {
             Some((report, content)) => {
                 if let Some(left) = worker.note(report, content) {
@@ -156,15 +159,20 @@ impl Dispatcher {
     fn bury(&mut self, id: u64) -> io::Result<()> {
         let Some(mut worker) = self.shared.lock().workers.remove(&id) else { return Ok(()) };
         self.forget(id, &worker)?;
-        let left = worker.drain();
         let death = Death::of(&mut worker.process, self.shared.settings.memory_limit);
+        // Who has seen a result sees it counted.
+        let mut state = self.shared.lock();
+        let left = worker.drain();
         if worker.ready {
             self.futile = 0;
         } else {
             self.futile += 1;
             self.reason = death.to_string();
         }
-        let mut state = self.shared.lock();
+        let unforeseen = worker.life != Life::Retiring;
+        if !unforeseen && self.shared.settings.close.is_some() && worker.last_words.is_none() {
+            worker.last_words = Some(child::failed(format!("its worker {death}")));
+        }
         let (ran, unbegun) = worker.leave();
         for work in left.into_iter().chain(unbegun.into_iter().rev()) {
             state.waiting.put_back(work);
@@ -179,7 +187,6 @@ impl Dispatcher {
                 None => work.fail_first(TaskError::died(death, deaths)),
             }
         }
-        let unforeseen = worker.life != Life::Retiring;
         state.statistics.part_with(&worker.statistics(), unforeseen);
         state.finals.extend(worker.last_words);
         Ok(())
@@ -212,12 +219,12 @@ impl Dispatcher {
             }
             drop(state);
             if let Err(error) = self.start_worker() {
-                // The others go on; with none, nothing would ever run what waits.
-                let mut state = self.shared.lock();
-                if state.workers.is_empty() {
-                    state.waiting.fail(&TaskError::not_run(error));
+                if !self.shared.lock().workers.is_empty() {
+                    // They go on; the next try is when something has happened.
+                    return;
                 }
-                return;
+                self.futile += 1;
+                self.reason = format!("was not started: {error}");
             }
         }
     }
@@ -251,8 +258,6 @@ impl Dispatcher {
 
     /// When something is to be done though nobody says so.
     fn next_look(&self, state: &MutexGuard<'_, State>) -> Deadline {
-        /// How long a worker that has nothing to do waits for another that is late.
-        const LATE: Duration = Duration::from_millis(1);
         let settings = &self.shared.settings;
         let mut next = Deadline::from_nanos(state.next_timer());
         if state.may_take_back() {

@@ -12,7 +12,7 @@ use multiproc_wire::{Endpoint, Message, encode};
 use super::batch::Batch;
 use super::job::Work;
 use super::waiting::Waiting;
-use super::worker::{Life, Worker};
+use super::worker::{LATE, Life, Worker};
 use crate::builder::Settings;
 use crate::child::{Order, Run};
 use crate::error::{Error, Kind, TaskError, TaskKind};
@@ -93,9 +93,13 @@ impl Shared {
             }
             state.waiting.push(work);
         }
-        let state = self.dispatch(state);
+        let mut state = self.dispatch(state);
+        state.make_way();
         let starved = !state.waiting.is_empty() && state.active() < state.size;
-        if starved || state.next_timer() < state.attended.nanos() {
+        let due = state.next_timer() < state.attended.nanos();
+        // A worker that is stopped, or not ready yet, does not come to its tasks.
+        let late = state.may_take_back() && state.attended.nanos() > Deadline::after(LATE).nanos();
+        if starved || due || late {
             self.waker.wake();
         }
         Ok(())
@@ -109,6 +113,9 @@ impl Shared {
             let sent = plan.send();
             state = self.lock();
             state.settle(&plan, sent);
+            if state.is_to_be_looked_at(plan.worker, &self.settings) {
+                self.waker.wake();
+            }
         }
         state
     }
@@ -149,10 +156,12 @@ impl State {
     /// Assigns tasks to one worker, if there are any and a worker that is to have more.
     fn plan(&mut self, settings: &Settings) -> Option<Plan> {
         let count = self.active();
-        let idle = self.workers.iter_mut().find(|(_, worker)| worker.is_idle());
-        let next = match idle {
+        let idle = self.workers.iter().filter(|(_, worker)| worker.is_idle());
+        // The first of them, of those that are ready if there is one.
+        let next = match idle.min_by_key(|(_, worker)| !worker.ready) {
             Some((&id, _)) => {
-                Some(id).zip(self.take_waiting(id, count, settings).or_else(|| self.take_back()))
+                let waiting = self.take_waiting(id, count, settings);
+                Some(id).zip(waiting.or_else(|| self.take_back(id, settings)))
             }
             None if self.waiting.is_empty() => None,
             None => {
@@ -173,19 +182,16 @@ impl State {
     }
 
     fn take_waiting(&mut self, id: u64, workers: usize, settings: &Settings) -> Option<Work> {
-        let assigned = self.workers.get(&id)?.given();
-        let left = settings.most_tasks.map(|most| most.get().saturating_sub(assigned).max(1));
-        self.waiting.take(|work| {
-            let chunk = work.job.batch.chunk(work.tasks.len(), workers);
-            left.map_or(chunk, |left| chunk.min(usize::try_from(left).unwrap_or(usize::MAX)))
-        })
+        let most = self.workers.get(&id)?.most_tasks(settings);
+        self.waiting.take(|work| work.job.batch.chunk(work.tasks.len(), workers).min(most as usize))
     }
 
     /// Takes tasks back from the worker that has most of them before it, for one that has none.
-    fn take_back(&mut self) -> Option<Work> {
+    fn take_back(&mut self, id: u64, settings: &Settings) -> Option<Work> {
+        let most = self.workers.get(&id)?.most_tasks(settings);
         let behind = self.workers.values_mut().filter(|worker| worker.is_behind());
         let worker = behind.max_by_key(|worker| worker.unbegun())?;
-        let mut works = worker.take_back(|left| left.div_ceil(2));
+        let mut works = worker.take_back(|left| left.div_ceil(2).min(most));
         let work = works.pop();
         for work in works {
             self.waiting.put_back(work);
@@ -193,10 +199,33 @@ impl State {
         work
     }
 
+    /// Takes back tasks that workers have not begun, if some of a higher priority wait.
+    fn make_way(&mut self) {
+        let Some(priority) = self.waiting.priority() else { return };
+        for worker in self.workers.values_mut() {
+            if worker.assigned.iter().any(|assigned| assigned.work.priority() < priority) {
+                for work in worker.take_back(|left| left) {
+                    self.waiting.put_back(work);
+                }
+            }
+        }
+    }
+
     /// Whether an idle worker may soon be given tasks of another.
     pub(crate) fn may_take_back(&self) -> bool {
         self.workers.values().any(Worker::is_idle)
             && self.workers.values().any(|worker| worker.unbegun() > 0)
+    }
+
+    /// Whether the dispatcher is to look at a worker that was sent a message: if it has had nothing to
+    /// do any more before that was over, it was passed over.
+    fn is_to_be_looked_at(&self, id: u64, settings: &Settings) -> bool {
+        let Some(worker) = self.workers.get(&id) else { return false };
+        worker.assigned.is_empty()
+            && (worker.life == Life::Spent
+                || self.closed
+                || settings.idle_timeout.is_some()
+                || self.may_take_back())
     }
 
     /// After a message was sent, or was not.
@@ -217,8 +246,8 @@ impl State {
             }
             Err(error) => error.to_string(),
         };
-        if plan.context {
-            // Whether it has the context is not known.
+        if plan.run.context.is_some() {
+            // Which contexts it keeps is not known any more.
             worker.kill();
         }
         if let Some(mut work) = worker.unassign(plan.run.first) {
@@ -302,6 +331,8 @@ impl Worker {
     /// When it has to be killed if it does not go on, in nanoseconds; and for which task, if it runs
     /// one, and the task's timeout.
     fn timer(&self) -> Option<(u64, Option<(u32, Duration)>)> {
+        /// So long a worker may take to come to a task. Others take the task over much earlier.
+        const AT_LEAST: Duration = Duration::from_secs(1);
         let front = self.assigned.front().filter(|_| self.life != Life::Dying)?;
         let nanos = |timeout: Duration| u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
         if let Some((task, assigned)) = self.running() {
@@ -310,9 +341,9 @@ impl Worker {
             return Some((at, Some((task, timeout))));
         }
         // Before it is ready it may have much to do.
-        let idles = self.ready && !front.work.tasks.is_empty();
-        let timeout = front.work.job.batch.options.timeout.filter(|_| idles)?;
-        Some((front.since.nanos().saturating_add(nanos(timeout)), None))
+        let timeout = front.work.job.batch.options.timeout.filter(|_| self.ready)?;
+        let at = front.since.nanos().saturating_add(nanos(timeout.max(AT_LEAST)));
+        Some((at, None))
     }
 }
 

@@ -16,6 +16,11 @@ impl Waiting {
         self.by_priority.is_empty()
     }
 
+    /// The highest priority that some have.
+    pub(crate) fn priority(&self) -> Option<i32> {
+        self.by_priority.last_key_value().map(|(&priority, _)| priority)
+    }
+
     /// How many tasks there are.
     pub(crate) fn tasks(&self) -> usize {
         self.by_priority.values().flatten().map(|work| work.tasks.len()).sum()
@@ -86,7 +91,7 @@ impl Waiting {
     }
 
     fn queue(&mut self, work: &Work) -> &mut VecDeque<Work> {
-        self.by_priority.entry(work.job.batch.options.priority).or_default()
+        self.by_priority.entry(work.priority()).or_default()
     }
 }
 
@@ -101,6 +106,10 @@ impl Work {
         } else {
             None
         }
+    }
+
+    pub(crate) fn priority(&self) -> i32 {
+        self.job.batch.options.priority
     }
 
     /// Whether these are the tasks right behind others.

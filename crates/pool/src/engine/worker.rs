@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,9 @@ use crate::child::{self, Done, Order, Place, Report, Run};
 use crate::context::Recent;
 use crate::error::{Error, Kind, TaskError};
 use crate::statistics::{Counts, WorkerStatistics};
+
+/// So long a worker may take to come to its tasks before others that have none take them over.
+pub(crate) const LATE: Duration = Duration::from_millis(1);
 
 /// A worker process, and what it was given.
 pub(crate) struct Worker {
@@ -145,11 +149,10 @@ impl Worker {
     /// Whether taking tasks back from it saves time.
     pub(crate) fn is_behind(&self) -> bool {
         const WORTH: Duration = Duration::from_micros(50);
-        const LATE: Duration = Duration::from_millis(1);
         let left = self.unbegun() as usize;
         let Some(back) = self.assigned.back().filter(|_| left > 0) else { return false };
         let expected = back.work.job.batch.expected(left);
-        expected.is_none_or(|expected| expected >= WORTH) || back.age() > LATE
+        expected.is_some_and(|expected| expected >= WORTH) || back.age() > LATE
     }
 
     /// Lets it begin these tasks, and gives the order that says so. The flag tells whether it has the
@@ -185,7 +188,13 @@ impl Worker {
         (run, has_context)
     }
 
-    /// Takes back the last assignment, which was not sent.
+    /// How many tasks it may be given.
+    pub(crate) fn most_tasks(&self, settings: &Settings) -> u32 {
+        let left = |most: NonZeroU64| most.get().saturating_sub(self.statistics.assigned).max(1);
+        settings.most_tasks.map_or(u32::MAX, |most| u32::try_from(left(most)).unwrap_or(u32::MAX))
+    }
+
+    /// Takes back the last assignment, which was not sent, unless others have taken all of it.
     pub(crate) fn unassign(&mut self, first: u32) -> Option<Work> {
         let back = self.assigned.pop_back_if(|back| back.first == first)?;
         let count = back.work.tasks.len() as u32;
@@ -193,7 +202,7 @@ impl Worker {
         self.board.take_back(|_| count);
         self.statistics.assigned -= u64::from(count);
         self.rest();
-        Some(back.work)
+        Some(back.work).filter(|work| !work.tasks.is_empty())
     }
 
     /// Takes back tasks that it has not begun, the last first: so many of those as `share` says.
@@ -203,12 +212,12 @@ impl Worker {
         }
         let mut taken = self.board.take_back(share) as usize;
         self.gap |= taken > 0;
-        self.statistics.assigned -= taken as u64;
         let mut works = Vec::new();
         for assigned in self.assigned.iter_mut().rev() {
             let count = taken.min(assigned.work.tasks.len());
             if count > 0 {
                 works.push(assigned.work.take_last(count));
+                self.statistics.assigned -= count as u64;
                 taken -= count;
             }
         }
@@ -240,7 +249,11 @@ impl Worker {
 
     /// Takes in a message. Gives the tasks that the worker refuses.
     pub(crate) fn note(&mut self, report: Report, content: Message) -> Option<Work> {
-        self.ready = true;
+        if !self.ready {
+            self.ready = true;
+            // Until now it may have had much to do.
+            self.begin_next();
+        }
         match report {
             Report::Ready => None,
             Report::Results { first, count, done } => {
@@ -276,9 +289,7 @@ impl Worker {
             front.work.job.batch.learn(front.done, nanos);
         }
         self.statistics.busy += Duration::from_nanos(nanos);
-        if let Some(next) = self.assigned.front_mut() {
-            next.since = Deadline::now();
-        }
+        self.begin_next();
         self.rest();
         Some(front.work).filter(|work| !work.tasks.is_empty())
     }
@@ -294,6 +305,12 @@ impl Worker {
             counts.idle += self.idle_since.elapsed();
         }
         WorkerStatistics::new(self.id, self.process.pid(), self.born.elapsed(), counts)
+    }
+
+    fn begin_next(&mut self) {
+        if let Some(next) = self.assigned.front_mut() {
+            next.since = Deadline::now();
+        }
     }
 
     fn rest(&mut self) {
