@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use multiproc_os::deadline::Deadline;
+use multiproc_process::__private::catch;
 use multiproc_wire::Reader;
 use serde::de::DeserializeOwned;
 
@@ -319,11 +320,13 @@ pub(crate) fn read<R: DeserializeOwned>(
 }
 
 pub(crate) fn read_one<R: DeserializeOwned>(reader: &mut Reader<'_>) -> Result<R, TaskError> {
-    let kind = match reader.read_framed::<Outcome<R>>() {
-        Ok(Outcome::Returned(value)) => return Ok(value),
-        Ok(Outcome::Panicked(panic)) => TaskKind::Panicked(panic),
-        Ok(Outcome::Failed(reason)) => TaskKind::Failed(reason),
-        Err(error) => TaskKind::Value(error.to_string()),
+    let kind = match catch(|| reader.read_framed::<Outcome<R>>()) {
+        Ok(Ok(Outcome::Returned(value))) => return Ok(value),
+        Ok(Ok(Outcome::Panicked(panic))) => TaskKind::Panicked(panic),
+        Ok(Ok(Outcome::Failed(reason))) => TaskKind::Failed(reason),
+        Ok(Err(error)) => TaskKind::Value(error.to_string()),
+        // Or those beside it would be lost with it.
+        Err(panic) => TaskKind::Value(format!("panicked: {panic}")),
     };
     Err(kind.into())
 }
