@@ -84,10 +84,17 @@ where
     fn hand_in(&mut self, room: usize) {
         while self.under_way < room && self.ready.is_empty() {
             let first = self.taken;
-            if let Err(error) = self.hand_in_some(room - self.under_way) {
+            let mut taken = first;
+            let handed_in = self.hand_in_some(room - self.under_way, &mut taken);
+            // Not before, since a panic of the items costs those that were taken with it.
+            self.taken = taken;
+            match handed_in {
+                Ok(()) => self.under_way += taken - first,
                 // Those before the one at fault go with it.
-                let failed = (first..self.taken).map(|index| (index, Err(error.clone())));
-                self.ready.extend(failed);
+                Err(error) => {
+                    let failed = (first..taken).map(|index| (index, Err(error.clone())));
+                    self.ready.extend(failed);
+                }
             }
             if self.items.is_none() {
                 return;
@@ -96,10 +103,9 @@ where
     }
 
     /// Hands in a chunk of tasks.
-    fn hand_in_some(&mut self, room: usize) -> Result<(), TaskError> {
-        let first = self.taken;
+    fn hand_in_some(&mut self, room: usize, taken: &mut usize) -> Result<(), TaskError> {
         let mut jobs = match &self.entry {
-            Ok(entry) => Ok(Jobs::new(*entry, &self.batch, first)),
+            Ok(entry) => Ok(Jobs::new(*entry, &self.batch, *taken)),
             Err(error) => Err(TaskError::not_run(error)),
         };
         for _ in 0..self.chunk().min(room) {
@@ -107,7 +113,7 @@ where
                 self.items = None;
                 break;
             };
-            self.taken += 1;
+            *taken += 1;
             let pushed = match &mut jobs {
                 Ok(jobs) => jobs.push(item).map_err(TaskError::not_run),
                 Err(error) => Err(error.clone()),
@@ -115,9 +121,7 @@ where
             pushed?;
         }
         let works = jobs?.finish().0;
-        self.shared.submit(works).map_err(TaskError::not_run)?;
-        self.under_way += self.taken - first;
-        Ok(())
+        self.shared.submit(works).map_err(TaskError::not_run)
     }
 
     /// Gives the next result. `take` waits for those of some tasks, or says that they are not there.
