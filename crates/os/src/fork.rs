@@ -110,6 +110,15 @@ pub fn hold_interrupt(hold: bool) {
     }
 }
 
+/// Returns when an interrupt of the process group that has reached this process has reached the others.
+///
+/// The kernel sends it to one after the other, the newest first, under a lock that `setpgid` takes
+/// as well.
+pub fn await_interrupts_under_way() {
+    // It moves to where it is.
+    let _ = rustix::process::setpgid(None, Some(rustix::process::getpgrp()));
+}
+
 /// Ends the process at once: no exit handlers, no buffers written.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: ends the process and touches nothing.

@@ -3,7 +3,7 @@
 use std::process::exit;
 
 use multiproc_os::deadline::Deadline;
-use multiproc_os::fork::{flush_streams, hold_interrupt};
+use multiproc_os::fork::{await_interrupts_under_way, flush_streams, hold_interrupt};
 use multiproc_os::image::{self, Entry};
 use multiproc_os::lifeline;
 use multiproc_os::pidfd::PidFd;
@@ -31,6 +31,8 @@ pub(crate) fn run_forked(line: Endpoint) -> i32 {
     // The fork server ignores it. From the hello on, it is for the child, which learns from its boot
     // what to do with it.
     hold_interrupt(true);
+    // One that it was sent before must end the parent before that hears the hello.
+    await_interrupts_under_way();
     let pidfd = PidFd::current().ok().map(|pidfd| SharedFd::from(OwnedFd::from(pidfd)));
     run(line, pidfd)
 }
