@@ -43,9 +43,18 @@
 //! // A worker that dies costs the one task that it ran.
 //! let outcomes = pool.try_map(|x: i32| if x == 1 { std::process::abort() } else { x }, 0..3)?;
 //! assert!(outcomes[0].is_ok() && outcomes[1].is_err() && outcomes[2].is_ok());
+//!
+//! // Workers that share a slice own their chunks of it. Nothing is copied.
+//! let mut pixels = multiproc::ShmBox::<[u8]>::zeroed(1 << 20)?;
+//! pool.for_each_chunk_mut(&mut pixels, 64 << 10, |chunk, _index| chunk.fill(255))?;
+//! assert!(pixels.iter().all(|&pixel| pixel == 255));
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! Tasks can have [timeouts](Pool::with_timeout), be [tried again](Pool::with_retries), be
+//! [cancelled](pool::TaskHandle::cancel) while they run, and be lent what each worker
+//! [keeps](pool::Builder::state).
 //!
 //! # Queues and pipes
 //!
@@ -157,7 +166,7 @@ pub use multiproc_channel::{
     Address, Client, Connection, JoinableQueue, Listener, Queue, Receiver, Sender,
     SocketConnection, Task, Waitable, pipe, wait,
 };
-pub use multiproc_pool::Pool;
+pub use multiproc_pool::{Failure, Pool, Stateful, as_completed};
 pub use multiproc_process::{
     ActiveChild, Limit, ParentProcess, Process, StartMethod, active_children, cpu_count,
     current_process, init, init_before_main, parent_process, set_forkserver_preload,

@@ -16,6 +16,7 @@ use crate::context::{Context, Shelf};
 use crate::engine::board::{Board, Turn};
 use crate::mode::Mode;
 use crate::outcome::Outcome;
+use crate::trace;
 
 /// The argument of a worker process.
 #[derive(Debug, Serialize, Deserialize)]
@@ -248,7 +249,7 @@ fn run_all<A: DeserializeOwned, R: Serialize>(
             Turn::Die => wait_for_the_end(),
         }
         let outcome = match catch(|| arguments.read_framed::<A>()) {
-            Ok(Ok(argument)) => match catch(|| call(argument)) {
+            Ok(Ok(argument)) => match catch(|| trace::task(task, || call(argument))) {
                 Ok(value) => Outcome::Returned(value),
                 Err(panic) => Outcome::Panicked(panic),
             },

@@ -20,6 +20,7 @@ use crate::imap::{Imap, ImapUnordered};
 use crate::mode::{Mode, Stateful, Stateless};
 use crate::options::{Observer, Options};
 use crate::statistics::Statistics;
+use crate::trace;
 
 /// Worker processes that run tasks.
 ///
@@ -302,6 +303,29 @@ impl<M> Pool<M> {
         self.with(|options| options.progress = Some(Observer(Arc::new(observer))))
     }
 
+    /// Gives a handle that shows on the bar how far a map has come. Its length becomes the number of
+    /// tasks.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_pool::Pool;
+    ///
+    /// multiproc_process::init();
+    /// let pool = Pool::builder().workers(2).build()?;
+    /// let bar = indicatif::ProgressBar::no_length();
+    /// pool.with_progress_bar(bar.clone()).map(|x: u64| x + 1, 0..1000)?;
+    /// assert_eq!((bar.position(), bar.length()), (1000, Some(1000)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[cfg(feature = "indicatif")]
+    pub fn with_progress_bar(&self, bar: indicatif::ProgressBar) -> Self {
+        self.with_progress(move |done, of| {
+            bar.set_length(of as u64);
+            bar.set_position(done as u64);
+        })
+    }
+
     fn with(&self, change: impl FnOnce(&mut Options)) -> Self {
         let mut pool = self.clone();
         change(&mut pool.options);
@@ -530,6 +554,7 @@ impl<M: Mode> Pool<M> {
         }
         let (works, count) = jobs.finish();
         self.shared().submit(works)?;
+        trace::handed_in(count);
         Ok(MapHandle::new(Arc::clone(self.shared()), batch, count))
     }
 

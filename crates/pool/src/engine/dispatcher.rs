@@ -17,6 +17,7 @@ use super::worker::{LATE, Life, Worker};
 use crate::child::{self, Order};
 use crate::death::Death;
 use crate::error::{Error, Kind, TaskError};
+use crate::trace;
 
 const WAKER: u64 = 0;
 
@@ -150,6 +151,7 @@ impl Dispatcher {
             let _watched = self.reactor.remove(&*worker.line);
             return Err(Kind::Watch(error).into());
         }
+        trace::worker_started(id, worker.process.pid());
         self.lines.insert(id, Arc::clone(&worker.line));
         self.shared.lock().workers.insert(id, worker);
         Ok(())
@@ -169,6 +171,7 @@ impl Dispatcher {
             self.futile += 1;
             self.reason = death.to_string();
         }
+        trace::worker_ended(&worker.statistics(), &death);
         let unforeseen = worker.life != Life::Retiring;
         if !unforeseen && self.shared.settings.close.is_some() && worker.last_words.is_none() {
             worker.last_words = Some(child::failed(format!("its worker {death}")));
