@@ -269,7 +269,7 @@ impl RawLock {
         let Some(thread) = Thread::still(held.context as u32) else { return };
         let alone = held.context & Held::ALONE != 0;
         let usual = !held.has_panicked() && !held.state.has(WAITERS);
-        // Each way ends with a call or without, so that the fast one has no registers to save.
+        // A call may be the last thing only, so that the fast way has no registers to save.
         if usual && thread.holds_only(&self.links, alone) {
             // SAFETY: this thread holds the lock, which is the only one in its list.
             unsafe {
