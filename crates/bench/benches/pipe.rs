@@ -18,13 +18,8 @@ use ipc_channel::ipc;
 use multiproc::{Queue, Receiver, Sender, pipe};
 use multiproc_os::deadline::Deadline;
 use multiproc_os::poll;
-use rounds::{PLACEMENTS, is_test, table, together};
+use rounds::{INTEGERS, PAYLOAD, PLACEMENTS, is_test, table, together};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-
-type Payload = [u64; 8];
-
-/// Each takes the most bytes that an integer can.
-const PAYLOAD: Payload = [u64::MAX / 3; 8];
 
 fn main() {
     if is_test() {
@@ -78,7 +73,7 @@ fn round_trips(place: &str, [here, there]: [usize; 2]) {
         together(&[(here, &near), (there, &far)], TURNS)
     };
     let ours = || {
-        let (ask, answer) = pipe::<Payload>().unwrap();
+        let (ask, answer) = pipe::<[f64; 8]>().unwrap();
         let near = || {
             for _ in 0..TURNS {
                 ask.send(PAYLOAD).unwrap();
@@ -89,8 +84,8 @@ fn round_trips(place: &str, [here, there]: [usize; 2]) {
         together(&[(here, &near), (there, &far)], TURNS)
     };
     let peers = || {
-        let (ask, asked) = ipc::channel::<Payload>().unwrap();
-        let (answer, answered) = ipc::channel::<Payload>().unwrap();
+        let (ask, asked) = ipc::channel::<[f64; 8]>().unwrap();
+        let (answer, answered) = ipc::channel::<[f64; 8]>().unwrap();
         let near = || {
             for _ in 0..TURNS {
                 ask.send(PAYLOAD).unwrap();
@@ -124,13 +119,19 @@ fn one_way(place: &str, [here, there]: [usize; 2]) {
         together(&[(here, &send), (there, &receive)], MANY)
     };
     let ours = || {
-        let (from, to) = pipe::one_way::<Payload>().unwrap();
+        let (from, to) = pipe::one_way::<[f64; 8]>().unwrap();
         let send = || (0..MANY).for_each(|_| from.send(PAYLOAD).unwrap());
         let receive = || (0..MANY).for_each(|_| assert_eq!(to.recv().unwrap(), PAYLOAD));
         together(&[(here, &send), (there, &receive)], MANY)
     };
+    let integers = || {
+        let (from, to) = pipe::one_way().unwrap();
+        let send = || (0..MANY).for_each(|_| from.send(INTEGERS).unwrap());
+        let receive = || (0..MANY).for_each(|_| assert_eq!(to.recv().unwrap(), INTEGERS));
+        together(&[(here, &send), (there, &receive)], MANY)
+    };
     let peers = || {
-        let (from, to) = ipc::channel::<Payload>().unwrap();
+        let (from, to) = ipc::channel::<[f64; 8]>().unwrap();
         let send = || (0..MANY).for_each(|_| from.send(PAYLOAD).unwrap());
         let receive = || (0..MANY).for_each(|_| assert_eq!(to.recv().unwrap(), PAYLOAD));
         together(&[(here, &send), (there, &receive)], MANY)
@@ -140,6 +141,7 @@ fn one_way(place: &str, [here, there]: [usize; 2]) {
         vec![
             ("raw socket", Box::new(raw)),
             ("pipe", Box::new(ours)),
+            ("pipe, of integers", Box::new(integers)),
             ("ipc-channel", Box::new(peers)),
         ],
     );

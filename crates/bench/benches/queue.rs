@@ -12,13 +12,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use multiproc::Queue;
-use rounds::{Cost, PLACEMENTS, Role, cpu_time, is_test, pin, table, together, word};
+use rounds::{
+    Cost, INTEGERS, PAYLOAD, PLACEMENTS, Role, cpu_time, is_test, pin, table, together, word,
+};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-
-type Payload = [u64; 8];
-
-/// Each takes the most bytes that an integer can.
-const PAYLOAD: Payload = [u64::MAX / 3; 8];
 
 fn main() {
     if is_test() {
@@ -69,7 +66,7 @@ fn loaded(place: &str, cores: [usize; 2], parties: usize) {
         Cost::of(times.next().unwrap(), times.next().unwrap(), MANY)
     };
     let threads = || {
-        let (from, to) = crossbeam_channel::unbounded::<Payload>();
+        let (from, to) = crossbeam_channel::unbounded::<[f64; 8]>();
         let act = || {
             thread::scope(|scope| {
                 for index in 0..parties {
@@ -87,9 +84,15 @@ fn loaded(place: &str, cores: [usize; 2], parties: usize) {
         };
         together(&[(0, &act)], MANY)
     };
-    let ours = |queue: Queue<Payload>| {
+    let ours = |queue: Queue<[f64; 8]>| {
         let put = || (0..among(MANY)).for_each(|_| queue.put(PAYLOAD).unwrap());
         let get = || (0..among(MANY)).for_each(|_| assert_eq!(queue.get().unwrap(), PAYLOAD));
+        processes(MANY, &put, &get)
+    };
+    let integers = || {
+        let queue = Queue::new().unwrap();
+        let put = || (0..among(MANY)).for_each(|_| queue.put(INTEGERS).unwrap());
+        let get = || (0..among(MANY)).for_each(|_| assert_eq!(queue.get().unwrap(), INTEGERS));
         processes(MANY, &put, &get)
     };
     table(
@@ -98,6 +101,7 @@ fn loaded(place: &str, cores: [usize; 2], parties: usize) {
             ("raw socket", Box::new(raw)),
             ("Queue", Box::new(|| ours(Queue::new().unwrap()))),
             ("Queue of 1000", Box::new(|| ours(Queue::bounded(1000).unwrap()))),
+            ("Queue, of integers", Box::new(integers)),
             ("Python's Queue", Box::new(python)),
             ("crossbeam (threads)", Box::new(threads)),
         ],
@@ -122,7 +126,7 @@ fn woken(place: &str, [here, there]: [usize; 2]) {
         asleep([here, there], TURNS, &near, &far)
     };
     let ours = || {
-        let [ask, answer] = [(); 2].map(|()| Queue::<Payload>::new().unwrap());
+        let [ask, answer] = [(); 2].map(|()| Queue::<[f64; 8]>::new().unwrap());
         let near = || {
             ask.put(PAYLOAD).unwrap();
             assert_eq!(answer.get().unwrap(), PAYLOAD);

@@ -17,7 +17,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 pub(crate) const PLACEMENTS: [(&str, [usize; 2]); 2] =
     [("one core", [0, 0]), ("two cores", [0, 1])];
 
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 5;
 
 /// What one unit costs, in nanoseconds: on the clock, and of all processors together.
 #[derive(Clone, Copy)]
@@ -32,6 +32,12 @@ impl Cost {
         Cost { wall: each(wall), cpu: each(cpu) }
     }
 }
+
+/// 64 bytes, in memory and as a message.
+pub(crate) const PAYLOAD: [f64; 8] = [0.5; 8];
+
+/// 64 bytes in memory and 72 as a message, each of whose integers takes as many as it can.
+pub(crate) const INTEGERS: [u64; 8] = [u64::MAX / 3; 8];
 
 pub(crate) type Contender<'a> = (&'a str, Box<dyn FnMut() -> Cost + 'a>);
 
