@@ -6,7 +6,8 @@ mod common;
 use std::io::{Write, pipe};
 use std::time::{Duration, SystemTime};
 
-use common::{end_with_parent, spawn, traced, wait_asleep};
+use common::tasks::run;
+use common::{end_with_parent, is_asleep, is_in_epoll, spawn, traced, wait_asleep};
 use multiproc_channel::{JoinableQueue, Queue};
 use multiproc_os::deadline::Deadline;
 use multiproc_os::fork::fork;
@@ -168,7 +169,7 @@ fn tell(act: Act) {
     assert!(deaths >= SAMPLES as usize, "{deaths} deaths prove little");
 }
 
-/// Has the victim die after so many instructions while another process joins. Gives how many there were
+/// Has the victim die after so many instructions while another process joins, and a task of a third. Gives how many there were
 /// if it came to the end.
 fn live(act: Act, after: u64) -> Option<u64> {
     let queue = JoinableQueue::new().unwrap();
@@ -178,14 +179,20 @@ fn live(act: Act, after: u64) -> Option<u64> {
     }
     let before = queue.unfinished().unwrap();
     let (mut left, joined) = pipe().unwrap();
-    let joiner = fork(|| {
-        end_with_parent();
-        queue.join().unwrap();
-        (&joined).write_all(&[1]).unwrap();
-        0
+    let joiners = [false, true].map(|in_task| {
+        let joiner = fork(|| {
+            end_with_parent();
+            if in_task { run(queue.join_async()) } else { queue.join() }.unwrap();
+            (&joined).write_all(&[1]).unwrap();
+            0
+        });
+        let joiner = joiner.unwrap();
+        let sleeps = if in_task { is_in_epoll } else { is_asleep };
+        while !sleeps(joiner.pid) {
+            std::thread::yield_now();
+        }
+        joiner
     });
-    let joiner = joiner.unwrap();
-    wait_asleep(joiner.pid);
     let mut helped = 0;
     let length = traced(|| match act {
         Act::Put => queue.put(1).unwrap(),
@@ -214,9 +221,11 @@ fn live(act: Act, after: u64) -> Option<u64> {
     (0..unfinished).for_each(|_| queue.task_done().unwrap());
     assert!(queue.task_done().is_err());
     // Nobody but who was let go by the last.
-    std::io::Read::read_exact(&mut left, &mut [0]).unwrap();
-    joiner.pidfd.wait_end(Deadline::NEVER).unwrap();
-    joiner.pidfd.reap().unwrap();
+    std::io::Read::read_exact(&mut left, &mut [0; 2]).unwrap();
+    for joiner in joiners {
+        joiner.pidfd.wait_end(Deadline::NEVER).unwrap();
+        joiner.pidfd.reap().unwrap();
+    }
     queue.put(9).unwrap();
     assert_eq!(queue.unfinished().unwrap(), 1);
     length

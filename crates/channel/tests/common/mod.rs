@@ -11,10 +11,9 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use multiproc_channel::Queue;
-#[allow(unused_imports)] // As above.
-pub(crate) use multiproc_harness::end_with_parent;
-use multiproc_harness::is_asleep;
 use multiproc_harness::trace::Traced;
+#[allow(unused_imports)] // As above.
+pub(crate) use multiproc_harness::{end_with_parent, is_asleep};
 use multiproc_process::{Process, StartMethod};
 use multiproc_wire::Fd;
 use serde::Serialize;
@@ -104,9 +103,17 @@ pub(crate) fn wait_asleep(pid: u32) {
 
 /// Tells whether the process sleeps in `poll` or `ppoll`.
 pub(crate) fn is_in_poll(pid: u32) -> bool {
-    const POLLS: [&str; 2] =
-        if cfg!(target_arch = "x86_64") { ["7 ", "271 "] } else { ["73 ", "73 "] };
+    sleeps_in(pid, if cfg!(target_arch = "x86_64") { ["7 ", "271 "] } else { ["73 ", "73 "] })
+}
+
+/// Tells whether the process sleeps in `epoll_wait` or `epoll_pwait`.
+pub(crate) fn is_in_epoll(pid: u32) -> bool {
+    sleeps_in(pid, if cfg!(target_arch = "x86_64") { ["232 ", "281 "] } else { ["22 ", "22 "] })
+}
+
+fn sleeps_in(pid: u32, calls: [&str; 2]) -> bool {
     let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}"));
+    // A traced process that has stopped just behind the call is still said to be in it.
     read("stat").is_ok_and(|stat| stat.contains(") S "))
-        && read("syscall").is_ok_and(|call| POLLS.iter().any(|poll| call.starts_with(poll)))
+        && read("syscall").is_ok_and(|now| calls.iter().any(|call| now.starts_with(call)))
 }
