@@ -13,7 +13,7 @@ use std::io;
 /// ```
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
-pub struct Error(#[from] Kind);
+pub struct Error(Box<Kind>);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Kind {
@@ -31,6 +31,14 @@ pub(crate) enum Kind {
     Closed,
     #[error("cannot {operation} a message: {source}")]
     Io { operation: &'static str, source: io::Error },
+}
+
+impl From<Kind> for Error {
+    #[cold]
+    fn from(kind: Kind) -> Self {
+        // Small: what seldom happens is not to make large what is returned for each message.
+        Error(Box::new(kind))
+    }
 }
 
 impl Error {
@@ -51,23 +59,23 @@ impl Error {
 
     /// Tells whether the other end is closed: nothing more will come, nothing more can be sent.
     pub fn is_closed(&self) -> bool {
-        matches!(self.0, Kind::Closed)
+        matches!(*self.0, Kind::Closed)
     }
 
     /// Tells whether the value could not be serialised.
     pub fn is_encode(&self) -> bool {
-        matches!(self.0, Kind::Encode { .. } | Kind::InUse { .. })
+        matches!(*self.0, Kind::Encode { .. } | Kind::InUse { .. })
     }
 
     /// Tells whether a message came that is not a value of the expected type.
     pub fn is_decode(&self) -> bool {
-        matches!(self.0, Kind::Decode { .. } | Kind::Corrupt(_))
+        matches!(*self.0, Kind::Decode { .. } | Kind::Corrupt(_))
     }
 }
 
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
-        let kind = match &error.0 {
+        let kind = match &*error.0 {
             Kind::Encode { .. } | Kind::InUse { .. } => io::ErrorKind::InvalidInput,
             Kind::Decode { .. } | Kind::Corrupt(_) => io::ErrorKind::InvalidData,
             Kind::Closed => io::ErrorKind::BrokenPipe,

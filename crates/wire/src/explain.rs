@@ -1,15 +1,35 @@
-//! The text of a failed serialisation, which postcard's error does not keep.
+//! The texts of failed serialisations, which postcard's errors do not keep.
 
+use std::any::type_name;
+use std::error::Error as StdError;
 use std::fmt;
 
 use serde::ser::{self, Serialize, Serializer};
 
+use crate::error::{Error, Kind};
 use crate::table;
+
+/// Says why the value could not be serialised.
+#[cold]
+pub(crate) fn encode_error<T: Serialize + ?Sized>(value: &T, error: &postcard::Error) -> Error {
+    let reason = failure(value).unwrap_or_else(|| error.to_string());
+    Kind::Encode { type_name: type_name::<T>(), reason }.into()
+}
+
+/// Says why a value could not be read, by what a handle in it has recorded, if one has.
+#[cold]
+pub(crate) fn decode_error<T>(
+    recorded: Option<Box<dyn StdError + Send + Sync>>,
+    error: &postcard::Error,
+) -> Error {
+    let reason = recorded.map_or_else(|| error.to_string(), |recorded| recorded.to_string());
+    Kind::Decode { type_name: type_name::<T>(), reason }.into()
+}
 
 /// Serialises the value once more, into nothing, and gives the text of its error.
 ///
 /// `None` if it succeeds this time: then the failure was postcard's own, and it has a text for that.
-pub(crate) fn failure<T: Serialize + ?Sized>(value: &T) -> Option<String> {
+fn failure<T: Serialize + ?Sized>(value: &T) -> Option<String> {
     let (result, _fds) = table::building(Vec::new(), || value.serialize(Probe));
     result.err().map(|Text(text)| text)
 }

@@ -116,12 +116,13 @@ impl Message {
             postcard::serialize_with_flavor(value, Append(bytes))
         });
         self.fds = table;
-        result.map_err(|error| {
-            self.bytes.truncate(len);
-            self.fds.truncate(fds);
-            let reason = explain::failure(value).unwrap_or_else(|| error.to_string());
-            Kind::Encode { type_name: type_name::<T>(), reason }.into()
-        })
+        match result {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.cut_back(len, fds);
+                Err(explain::encode_error(value, &error))
+            }
+        }
     }
 
     /// Adds a value and drops it. If it fails, the message is as it was before.
@@ -136,8 +137,7 @@ impl Message {
         drop(value);
         let released = pushed.and_then(|()| self.check_released_from::<T>(fds));
         if released.is_err() {
-            self.bytes.truncate(len);
-            self.fds.truncate(fds);
+            self.cut_back(len, fds);
         }
         released
     }
@@ -165,17 +165,31 @@ impl Message {
     pub fn push_framed<T: Serialize>(&mut self, value: T) -> Result<(), Error> {
         let (start, fds) = (self.bytes.len(), self.fds.len());
         self.bytes.extend_from_slice(&[0; FRAME]);
-        let framed = self.push_move(value).and_then(|()| {
-            let len = u32::try_from(self.bytes.len() - start - FRAME)
-                .map_err(|_| Error::corrupt("one value of 4 GiB or more among several"))?;
-            self.bytes[start..start + FRAME].copy_from_slice(&len.to_le_bytes());
-            Ok(())
-        });
+        let framed = self.push_move(value).and_then(|()| self.frame(start));
         if framed.is_err() {
-            self.bytes.truncate(start);
-            self.fds.truncate(fds);
+            self.cut_back(start, fds);
         }
         framed
+    }
+
+    /// Writes the length of the value behind the frame that starts there.
+    #[inline]
+    fn frame(&mut self, start: usize) -> Result<(), Error> {
+        let len = self.bytes.len() - start - FRAME;
+        match (u32::try_from(len), self.bytes[start..].first_chunk_mut()) {
+            (Ok(len), Some(frame)) => {
+                *frame = len.to_le_bytes();
+                Ok(())
+            }
+            _ => Err(Error::corrupt("one value of 4 GiB or more among several")),
+        }
+    }
+
+    /// Takes off what was added since there was so much of it.
+    #[cold]
+    fn cut_back(&mut self, len: usize, fds: usize) {
+        self.bytes.truncate(len);
+        self.fds.truncate(fds);
     }
 
     /// Takes off the values from byte `at` on, and all handles: those before it must have none.
@@ -326,13 +340,7 @@ impl<'a> Reader<'a> {
                 self.bytes = rest;
                 Ok(value)
             }
-            Err(error) => {
-                let reason = match table.error {
-                    Some(recorded) => recorded.to_string(),
-                    None => error.to_string(),
-                };
-                Err(Kind::Decode { type_name: type_name::<T>(), reason }.into())
-            }
+            Err(error) => Err(explain::decode_error::<T>(table.error, &error)),
         }
     }
 

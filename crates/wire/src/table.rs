@@ -10,7 +10,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::error::Error as StdError;
-use std::mem::ManuallyDrop;
+use std::mem::{self, ManuallyDrop};
 use std::sync::Arc;
 
 use crate::fd::Descriptor;
@@ -77,52 +77,56 @@ enum Open {
     Taking,
 }
 
-thread_local! {
-    static OPEN: Cell<Open> = const { Cell::new(Open::Nothing) };
-    static TABLES: RefCell<ManuallyDrop<Tables>> =
-        const { RefCell::new(ManuallyDrop::new(Tables::EMPTY)) };
-}
-
-/// Every scope puts back what it found, so that a thread ends with nothing in them, which needs no
-/// drop; a thread local that needs none can be used to the thread's very end.
+/// The tables of one message.
 #[derive(Default)]
 struct Tables {
     outgoing: Vec<Attached>,
     incoming: In,
+    /// Those of the message within whose scope this one's is, if those have anything in them.
+    around: Option<Box<Tables>>,
 }
 
-impl Tables {
-    const EMPTY: Self =
-        Tables { outgoing: Vec::new(), incoming: In { fds: Vec::new(), error: None } };
+thread_local! {
+    static OPEN: Cell<Open> = const { Cell::new(Open::Nothing) };
+    /// Every scope puts back what it found, so that a thread ends with nothing in here, which needs no
+    /// drop; a thread local that needs none can be used to the thread's very end.
+    static TABLES: RefCell<ManuallyDrop<Tables>> = const {
+        let incoming = In { fds: Vec::new(), error: None };
+        RefCell::new(ManuallyDrop::new(Tables { outgoing: Vec::new(), incoming, around: None }))
+    };
 }
 
 /// Runs `build` with the table of the message that it adds to.
 #[inline]
 pub(crate) fn building<R>(fds: Vec<Attached>, build: impl FnOnce() -> R) -> (R, Vec<Attached>) {
-    let scope = if fds.is_empty() {
-        Scope::enter(Open::Building)
-    } else {
-        let scope = Scope::enter(Open::Attaching);
+    let scope = Scope::enter(Open::Building);
+    if !fds.is_empty() {
+        OPEN.set(Open::Attaching);
         TABLES.with_borrow_mut(|tables| tables.outgoing = fds);
-        scope
-    };
+    }
     let result = build();
-    let fds = if scope.has_table() { take_tables().outgoing } else { Vec::new() };
+    let fds = if scope.has_table() {
+        TABLES.with_borrow_mut(|tables| mem::take(&mut tables.outgoing))
+    } else {
+        Vec::new()
+    };
     (result, fds)
 }
 
 /// Runs `read` with the descriptors that came with the message.
 #[inline]
 pub(crate) fn reading<R>(fds: Vec<Option<Arc<Descriptor>>>, read: impl FnOnce() -> R) -> (R, In) {
-    let scope = if fds.is_empty() {
-        Scope::enter(Open::Reading)
-    } else {
-        let scope = Scope::enter(Open::Taking);
+    let scope = Scope::enter(Open::Reading);
+    if !fds.is_empty() {
+        OPEN.set(Open::Taking);
         TABLES.with_borrow_mut(|tables| tables.incoming.fds = fds);
-        scope
-    };
+    }
     let result = read();
-    let incoming = if scope.has_table() { take_tables().incoming } else { In::default() };
+    let incoming = if scope.has_table() {
+        TABLES.with_borrow_mut(|tables| mem::take(&mut tables.incoming))
+    } else {
+        In::default()
+    };
     (result, incoming)
 }
 
@@ -156,50 +160,58 @@ pub(crate) fn take(index: u32) -> Result<Option<Arc<Descriptor>>, ()> {
 /// For as long as it lives, this thread does something to one message.
 struct Scope {
     before: Open,
-    /// The tables of the message around this one, if there is one that has any.
-    saved: Option<Box<Tables>>,
 }
 
 impl Scope {
     #[inline]
     fn enter(open: Open) -> Self {
         let before = OPEN.replace(open);
-        let saved = matches!(before, Open::Attaching | Open::Taking).then(save);
-        Scope { before, saved }
+        if before.has_table() {
+            set_aside();
+        }
+        Scope { before }
     }
 
     /// Whether the message's table has something in it.
     #[inline]
     fn has_table(&self) -> bool {
-        matches!(OPEN.get(), Open::Attaching | Open::Taking)
+        OPEN.get().has_table()
     }
 }
 
 impl Drop for Scope {
     #[inline]
     fn drop(&mut self) {
-        if self.has_table() || self.saved.is_some() {
-            self.restore();
+        if self.has_table() || self.before.has_table() {
+            put_back();
         }
         OPEN.set(self.before);
     }
 }
 
-impl Scope {
-    #[cold]
-    fn restore(&mut self) {
-        let saved = self.saved.take().map_or(Tables::EMPTY, |saved| *saved);
-        // What is replaced is left of a message that failed by a panic.
-        let failed = TABLES.replace(ManuallyDrop::new(saved));
-        drop(ManuallyDrop::into_inner(failed));
+impl Open {
+    #[inline]
+    fn has_table(self) -> bool {
+        matches!(self, Open::Attaching | Open::Taking)
     }
 }
 
+/// Makes room for the tables of a message within another's scope.
 #[cold]
-fn save() -> Box<Tables> {
-    Box::new(take_tables())
+fn set_aside() {
+    TABLES.with_borrow_mut(|tables| {
+        let around = mem::take(&mut **tables);
+        tables.around = Some(Box::new(around));
+    });
 }
 
-fn take_tables() -> Tables {
-    ManuallyDrop::into_inner(TABLES.take())
+/// Puts those of the other message back.
+#[cold]
+fn put_back() {
+    let left = TABLES.with_borrow_mut(|tables| {
+        let around = tables.around.take().map_or_else(Tables::default, |around| *around);
+        mem::replace(&mut **tables, around)
+    });
+    // There is something in them only if the message failed by a panic.
+    drop(left);
 }
