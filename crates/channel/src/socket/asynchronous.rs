@@ -59,6 +59,10 @@ impl Listener {
     /// # }
     /// ```
     pub async fn accept_async(&self) -> Result<SocketConnection, Error> {
+        /// A thread that has accepted meanwhile may have left others that are about to prove the key,
+        /// and nothing tells of them.
+        const LONGEST: Duration = Duration::from_secs(1);
+
         let _turn = self.turn.lock().await;
         loop {
             match self.try_accept()? {
@@ -67,11 +71,9 @@ impl Listener {
                 Attempt::WaitFor { fds, until } => {
                     let fds = fds.into_iter().map(|fd| register(fd, Interest::READABLE));
                     let fds = fds.collect::<Result<Vec<_>, Error>>()?;
-                    match until.remaining() {
-                        None => any_ready(&fds).await?,
-                        // Who has not proved it in time is refused by the next attempt.
-                        Some(left) => timeout(left, any_ready(&fds)).await.unwrap_or(Ok(()))?,
-                    }
+                    let left = until.remaining().map_or(LONGEST, |left| left.min(LONGEST));
+                    // Who has not proved it in time is refused by the next attempt.
+                    timeout(left, any_ready(&fds)).await.unwrap_or(Ok(()))?;
                 }
             }
         }
