@@ -1,7 +1,7 @@
 //! Owned slices: split, join, and one owner whatever is done with their messages.
 
 use multiproc_shm::ShmBox;
-use multiproc_wire::{Message, decode, encode, encode_move};
+use multiproc_wire::{Message, SharedFd, UniqueFd, decode, encode, encode_move};
 
 fn numbers(count: u64) -> ShmBox<[u64]> {
     let numbers: Vec<u64> = (0..count).collect();
@@ -188,16 +188,16 @@ fn a_message_of_another_type_or_place_is_refused() {
         let slice = numbers(3);
         let (memory, ticket) = descriptors(&slice);
         drop(slice);
-        let forged = (3usize, Some((memory, ticket, (0u128, place.0, place.1))));
+        let forged =
+            (3usize, Some((memory, ticket, (0u128, place.0, place.1), Vec::<SharedFd>::new())));
         assert!(read(&encode(&forged).unwrap()).is_err(), "{place:?}");
     }
 }
 
-fn descriptors(slice: &ShmBox<[u64]>) -> (multiproc_wire::SharedFd, multiproc_wire::UniqueFd) {
-    type Parcel =
-        (usize, Option<(multiproc_wire::SharedFd, multiproc_wire::UniqueFd, (u128, u64, u64))>);
+fn descriptors(slice: &ShmBox<[u64]>) -> (SharedFd, UniqueFd) {
+    type Parcel = (usize, Option<(SharedFd, UniqueFd, (u128, u64, u64), Vec<SharedFd>)>);
     let (_, part): Parcel = decode(encode(slice).unwrap()).unwrap();
-    let (memory, ticket, _) = part.unwrap();
+    let (memory, ticket, ..) = part.unwrap();
     (memory, ticket)
 }
 

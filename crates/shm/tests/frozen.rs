@@ -93,7 +93,7 @@ fn a_part_is_not_frozen_and_the_rejoined_whole_is() {
 fn what_others_have_mapped_is_not_frozen_and_comes_back() {
     let mut slice = ShmBox::from_slice(&[1u64; 1000]).unwrap();
     // As a hostile sender could keep it.
-    type Owned = (usize, Option<(SharedFd, SharedFd, (u128, u64, u64))>);
+    type Owned = (usize, Option<(SharedFd, SharedFd, (u128, u64, u64), Vec<SharedFd>)>);
     let (_, part): Owned = decode(encode(&slice).unwrap()).unwrap();
     let memory = Memory::from_fd(part.unwrap().0).unwrap();
     let kept = memory.map(0, 10).unwrap();
