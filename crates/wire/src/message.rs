@@ -319,6 +319,18 @@ pub struct Reader<'a> {
     fds: Vec<Option<Arc<Descriptor>>>,
 }
 
+/// Puts a reader behind a framed value, also when the reading of that panics.
+struct Behind<'r, 'a> {
+    reader: &'r mut Reader<'a>,
+    rest: &'a [u8],
+}
+
+impl Drop for Behind<'_, '_> {
+    fn drop(&mut self) {
+        self.reader.bytes = self.rest;
+    }
+}
+
 impl<'a> Reader<'a> {
     /// Reads a message that came as these bytes and descriptors.
     pub fn new(bytes: &'a [u8], fds: Vec<OwnedFd>) -> Self {
@@ -355,9 +367,10 @@ impl<'a> Reader<'a> {
         let len = u32::from_le_bytes(*len) as usize;
         let (value, rest) = rest.split_at_checked(len).ok_or_else(cut_short)?;
         self.bytes = value;
-        let result = self.read();
-        let left = self.bytes.len();
-        self.bytes = rest;
+        let reader = Behind { reader: self, rest };
+        let result = reader.reader.read();
+        let left = reader.reader.bytes.len();
+        drop(reader);
         match result {
             Ok(_) if left > 0 => Err(Error::corrupt("bytes are left over after the value")),
             result => result,
