@@ -294,11 +294,15 @@ fn resident() -> Option<u64> {
 
 impl Place {
     fn report(&self, report: &Report, content: &Message) {
-        // It has no value in it that cannot be encoded. A pool that is gone has no use for it; the
-        // next receive ends this worker.
+        // It has no value in it that cannot be encoded.
         let header = encode(report).unwrap_or_default();
         let parts = [header.bytes(), content.bytes()];
-        let _gone = self.line.send_parts(parts, &content.fds(), Deadline::NEVER);
+        let sent = self.line.send_parts(parts, &content.fds(), Deadline::NEVER);
+        // The pool would wait for it for ever. This is outside of what tasks may panic in: it ends the
+        // worker, and leaves what is in the outbox.
+        if let Err(error) = sent {
+            panic!("cannot send what came of its tasks: {error}");
+        }
     }
 }
 
