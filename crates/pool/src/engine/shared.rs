@@ -153,10 +153,18 @@ impl State {
         self.waiting.is_empty() && self.workers.values().all(|worker| worker.assigned.is_empty())
     }
 
+    /// Whether another worker may be given tasks. One that is to end after those that it has counts,
+    /// though another has been started for it.
+    fn has_room(&self) -> bool {
+        let busy = |worker: &&Worker| !worker.assigned.is_empty() && worker.life != Life::Dying;
+        self.workers.values().filter(busy).count() < self.size
+    }
+
     /// Assigns tasks to one worker, if there are any and a worker that is to have more.
     fn plan(&mut self, settings: &Settings) -> Option<Plan> {
         let count = self.active();
-        let idle = self.workers.iter().filter(|(_, worker)| worker.is_idle());
+        let has_room = self.has_room();
+        let idle = self.workers.iter().filter(|(_, worker)| has_room && worker.is_idle());
         // The first of them, of those that are ready if there is one.
         let next = match idle.min_by_key(|(_, worker)| !worker.ready) {
             Some((&id, _)) => {
@@ -191,7 +199,12 @@ impl State {
         let most = self.workers.get(&id)?.most_tasks(settings);
         let behind = self.workers.values_mut().filter(|worker| worker.is_behind());
         let worker = behind.max_by_key(|worker| worker.unbegun())?;
-        let mut works = worker.take_back(|left| left.div_ceil(2).min(most));
+        let chunk = worker.chunk();
+        let mut works = worker.take_back(|left| match chunk {
+            None => left.div_ceil(2).min(most),
+            Some(chunk) if chunk <= left => chunk.min(most),
+            Some(_) => 0,
+        });
         let work = works.pop();
         for work in works {
             self.waiting.put_back(work);
@@ -213,7 +226,8 @@ impl State {
 
     /// Whether an idle worker may soon be given tasks of another.
     pub(crate) fn may_take_back(&self) -> bool {
-        self.workers.values().any(Worker::is_idle)
+        self.has_room()
+            && self.workers.values().any(Worker::is_idle)
             && self.workers.values().any(|worker| worker.unbegun() > 0)
     }
 

@@ -151,8 +151,18 @@ impl Worker {
         const WORTH: Duration = Duration::from_micros(50);
         let left = self.unbegun() as usize;
         let Some(back) = self.assigned.back().filter(|_| left > 0) else { return false };
+        if self.chunk().is_some_and(|chunk| left < chunk as usize) {
+            return false;
+        }
         let expected = back.work.job.batch.expected(left);
         expected.is_some_and(|expected| expected >= WORTH) || back.age() > LATE
+    }
+
+    /// How many tasks the last assignment has, if the user has said how many make a chunk: those are
+    /// not spread over several workers.
+    pub(crate) fn chunk(&self) -> Option<u32> {
+        let work = &self.assigned.back()?.work;
+        work.job.batch.options.chunk_size.map(|_| work.tasks.len() as u32)
     }
 
     /// Lets it begin these tasks, and gives the order that says so. The flag tells whether it has the
