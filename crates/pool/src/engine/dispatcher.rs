@@ -159,12 +159,17 @@ impl Dispatcher {
 
     /// Takes leave of a worker that has ended.
     fn bury(&mut self, id: u64) -> io::Result<()> {
-        let Some(mut worker) = self.shared.lock().workers.remove(&id) else { return Ok(()) };
+        let mut state = self.shared.lock();
+        let Some(mut worker) = state.workers.remove(&id) else { return Ok(()) };
+        // Who has seen a result sees it counted.
+        let counted = worker.statistics();
+        state.statistics.part_with(&counted, worker.life != Life::Retiring);
+        drop(state);
         self.forget(id, &worker)?;
         let death = Death::of(&mut worker.process, self.shared.settings.memory_limit);
-        // Who has seen a result sees it counted.
         let mut state = self.shared.lock();
         let left = worker.drain();
+        state.statistics.tasks_of_ended += worker.statistics().tasks - counted.tasks;
         if worker.ready {
             self.futile = 0;
         } else {
@@ -190,7 +195,6 @@ impl Dispatcher {
                 None => work.fail_first(TaskError::died(death, deaths)),
             }
         }
-        state.statistics.part_with(&worker.statistics(), unforeseen);
         state.finals.extend(worker.last_words);
         Ok(())
     }
