@@ -107,11 +107,12 @@ impl<M: Mode> Pool<M> {
     where
         R: Serialize + DeserializeOwned,
     {
-        let entry = TaskEntry::new(function, run_chunks::<M, T, R>).map_err(Kind::Function)?;
-        let batch = Arc::new(Batch::new(self.options().clone(), None));
+        let entry =
+            TaskEntry::new(function, run_chunks::<M, T, R>).map_err(Kind::Function)?.encode();
+        let batch = self.batch(entry, None);
         let ranges = ranges(slice.len(), len);
         let mut lent = Lent::new(self.shared(), batch, slice, len);
-        let outcomes = lent.run(entry.encode(), self.workers().saturating_mul(UNDER_WAY));
+        let outcomes = lent.run(entry, self.workers().saturating_mul(UNDER_WAY));
         let lost = lent.come_home();
         let mut outcomes = outcomes?;
         for index in lost {

@@ -5,6 +5,7 @@ pub(crate) mod job;
 
 mod batch;
 mod dispatcher;
+mod outcomes;
 mod shared;
 mod waiting;
 mod worker;

@@ -356,8 +356,9 @@ impl<M> Pool<M> {
         self.owner.wait()
     }
 
-    pub(crate) fn options(&self) -> &Options {
-        &self.options
+    /// What tasks that are handed in together have in common.
+    pub(crate) fn batch(&self, entry: [u8; ENTRY_SIZE], context: Option<Sent>) -> Arc<Batch> {
+        Arc::new(Batch::new(self.options.clone(), context, self.shared().pace(entry)))
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -547,7 +548,7 @@ impl<M: Mode> Pool<M> {
         context: Option<Sent>,
         items: impl IntoIterator<Item = A>,
     ) -> Result<MapHandle<R>, Error> {
-        let batch = Arc::new(Batch::new(self.options.clone(), context));
+        let batch = self.batch(entry, context);
         let mut jobs = Jobs::new(entry, &batch, 0);
         for item in items {
             jobs.push(item)?;
@@ -598,8 +599,9 @@ impl<M: Mode> Pool<M> {
         A: Serialize + DeserializeOwned,
         R: Serialize + DeserializeOwned,
     {
-        let batch = Arc::new(Batch::new(self.options.clone(), None));
-        let mut jobs = Jobs::new(entry::<M, A, R>(function)?, &batch, 0);
+        let entry = entry::<M, A, R>(function)?;
+        let batch = self.batch(entry, None);
+        let mut jobs = Jobs::new(entry, &batch, 0);
         jobs.push(argument)?;
         self.shared().submit(jobs.finish().0)?;
         Ok(TaskHandle::new(Arc::clone(self.shared()), batch))
@@ -718,11 +720,10 @@ impl<M: Mode> Pool<M> {
         ready: Result<([u8; ENTRY_SIZE], Option<Sent>), Error>,
         items: I,
     ) -> ImapUnordered<I::IntoIter, R> {
-        let (entry, context) = match ready {
-            Ok((entry, context)) => (Ok(entry), context),
-            Err(error) => (Err(error), None),
+        let (entry, batch) = match ready {
+            Ok((entry, context)) => (Ok(entry), self.batch(entry, context)),
+            Err(error) => (Err(error), Arc::default()),
         };
-        let batch = Arc::new(Batch::new(self.options.clone(), context));
         ImapUnordered::new(Arc::clone(self.shared()), entry, batch, items.into_iter())
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -27,9 +27,15 @@ pub(crate) struct Batch {
     results: Mutex<Results>,
     arrived: Condvar,
     patience: Patience,
-    /// The mean time of a task so far, in nanoseconds. Zero before any was measured.
-    task_nanos: AtomicU64,
+    pace: Arc<Pace>,
     cancelled: AtomicBool,
+}
+
+/// How long the tasks of a function take.
+#[derive(Debug, Default)]
+pub(crate) struct Pace {
+    /// The mean so far, in nanoseconds. Zero before any was measured.
+    nanos: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -57,38 +63,36 @@ pub(crate) enum Content {
 }
 
 impl Batch {
-    pub(crate) fn new(options: Options, context: Option<Sent>) -> Self {
+    /// Makes one without tasks. The pace is that of their function.
+    pub(crate) fn new(options: Options, context: Option<Sent>, pace: Arc<Pace>) -> Self {
         let deadline = options.deadline.map(Deadline::after);
-        Batch { options, deadline, context, ..Batch::default() }
+        Batch { options, deadline, context, pace, ..Batch::default() }
     }
 
     /// Takes in how long some tasks took.
     pub(crate) fn learn(&self, tasks: usize, nanos: u64) {
         let mean = nanos / tasks.max(1) as u64;
-        let before = self.task_nanos.load(Relaxed);
+        let before = self.pace.nanos.load(Relaxed);
         let now = if before == 0 { mean } else { (before + mean) / 2 };
-        self.task_nanos.store(now.max(1), Relaxed);
+        self.pace.nanos.store(now.max(1), Relaxed);
     }
 
     /// How long so many tasks will take, going by those before. `None` if there were none.
     pub(crate) fn expected(&self, tasks: usize) -> Option<Duration> {
-        match self.task_nanos.load(Relaxed) {
+        match self.pace.nanos.load(Relaxed) {
             0 => None,
             nanos => Some(Duration::from_nanos(nanos.saturating_mul(tasks as u64))),
         }
     }
 
-    /// How many of the waiting tasks are to go to a worker at once.
+    /// How many of the waiting tasks are to go to a worker in one message.
     ///
     /// Enough to make the message's cost small, and few enough that all workers end together.
-    pub(crate) fn chunk(&self, waiting: usize, workers: usize) -> usize {
+    pub(crate) fn room(&self, waiting: usize, workers: usize) -> usize {
         const WORTH_A_MESSAGE: Duration = Duration::from_millis(2);
         const UNMEASURED: usize = 16;
-        if let Some(size) = self.options.chunk_size {
-            return size.clamp(1, waiting);
-        }
         let fair = waiting.div_ceil(workers.max(1) * 2);
-        let long_enough = match self.task_nanos.load(Relaxed) {
+        let long_enough = match self.pace.nanos.load(Relaxed) {
             0 => UNMEASURED.min(waiting.div_ceil(workers.max(1) * 4)),
             nanos => (WORTH_A_MESSAGE.as_nanos() as u64 / nanos) as usize,
         };

@@ -2,8 +2,8 @@
 //! worker has finished and not sent yet, where its death does not reach them.
 
 use std::fmt;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU64, fence};
 
 use multiproc_shm::Shared;
 use multiproc_wire::Message;
@@ -115,10 +115,11 @@ impl Board {
         }
     }
 
-    /// Takes what a worker that has died had finished and not sent: the first of these tasks, how many
-    /// there are, and the framed results.
+    /// Gives what the worker has finished and not sent: the first of these tasks, how many there are,
+    /// and the framed results. `None` if it has just emptied the outbox.
     pub(crate) fn outbox(&self) -> Option<(u32, u32, Message)> {
-        let first = u32::try_from(self.0.first.load(Acquire)).ok()?;
+        let number = self.0.first.load(Acquire);
+        let first = u32::try_from(number).ok()?;
         let (count, words) = halves(self.0.kept.load(Acquire));
         let words = self.0.outbox.get(..words as usize)?;
         let mut bytes = Vec::with_capacity(words.len() * size_of::<u64>());
@@ -134,7 +135,11 @@ impl Board {
             }
             bytes.truncate(end);
         }
-        Some((first, count, Message::from_bytes(bytes)))
+        // Results only ever come behind others, so that what was counted has not changed, unless the
+        // outbox was emptied meanwhile: then it has another number before it has another result.
+        fence(Acquire);
+        let same = self.0.first.load(Relaxed) == number;
+        same.then(|| (first, count, Message::from_bytes(bytes)))
     }
 
     // The worker's side.
@@ -169,6 +174,7 @@ impl Board {
     pub(crate) fn clear_outbox(&self, first: u32) {
         self.0.kept.store(0, Release);
         self.0.first.store(first.into(), Release);
+        fence(Release);
     }
 
     /// Puts a framed result behind the others. Returns whether there was room for it; if not, none may

@@ -96,6 +96,7 @@ impl Dispatcher {
                 self.end(&TaskError::not_run("the pool was terminated"));
                 return Ok(());
             }
+            state.workers.values_mut().for_each(Worker::look_into_outbox);
             state.end_expired();
             state.end_overdue();
             drop(shared.dispatch(state));
@@ -131,7 +132,7 @@ impl Dispatcher {
         }
         match message {
             Some((report, content)) => {
-                if let Some(left) = worker.note(report, content) {
+                for left in worker.note(report, content) {
                     state.waiting.put_back(left);
                 }
             }
@@ -269,6 +270,8 @@ impl Dispatcher {
         let mut next = Deadline::from_nanos(state.next_timer());
         if state.may_take_back() {
             next = next.min(Deadline::after(LATE));
+        } else if state.may_be_late() {
+            next = next.min(Deadline::after(LATE * 4));
         }
         let mut look_at = |since: Instant, after: Duration| {
             next = next.min(Deadline::after(after.saturating_sub(since.elapsed())));

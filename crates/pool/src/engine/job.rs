@@ -178,6 +178,10 @@ impl Arguments {
         self.ends.len()
     }
 
+    pub(crate) fn has_fds(&self) -> bool {
+        self.message.has_fds()
+    }
+
     pub(crate) fn bytes(&self, tasks: &Range<usize>) -> &[u8] {
         let end = |task: usize| task.checked_sub(1).map_or(0, |before| self.ends[before]);
         &self.message.bytes()[end(tasks.start)..end(tasks.end)]

@@ -6,10 +6,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use multiproc_os::deadline::Deadline;
+use multiproc_os::image::ENTRY_SIZE;
 use multiproc_os::reactor::Waker;
 use multiproc_wire::{Endpoint, Message, encode};
 
-use super::batch::Batch;
+use super::batch::{Batch, Pace};
 use super::job::Work;
 use super::waiting::Waiting;
 use super::worker::{LATE, Life, Worker};
@@ -25,6 +26,8 @@ pub(crate) struct Shared {
     /// Has the dispatcher look at the state.
     pub(crate) waker: Waker,
     pub(crate) settings: Settings,
+    /// Of each function that was run.
+    paces: Mutex<BTreeMap<[u8; ENTRY_SIZE], Arc<Pace>>>,
 }
 
 pub(crate) struct State {
@@ -49,7 +52,7 @@ pub(crate) struct State {
 pub(crate) struct Plan {
     worker: u64,
     line: Arc<Endpoint>,
-    work: Work,
+    works: Vec<Work>,
     run: Run,
     /// It goes before the tasks.
     context: bool,
@@ -74,7 +77,14 @@ impl Shared {
             ended: Condvar::new(),
             waker: Waker::new()?,
             settings,
+            paces: Mutex::default(),
         })
+    }
+
+    /// How long tasks of the function take.
+    pub(crate) fn pace(&self, entry: [u8; ENTRY_SIZE]) -> Arc<Pace> {
+        let mut paces = self.paces.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(paces.entry(entry).or_default())
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
@@ -98,7 +108,7 @@ impl Shared {
         let starved = !state.waiting.is_empty() && state.active() < state.size;
         let due = state.next_timer() < state.attended.nanos();
         // A worker that is stopped, or not ready yet, does not come to its tasks.
-        let late = state.may_take_back() && state.attended.nanos() > Deadline::after(LATE).nanos();
+        let late = state.may_be_late() && state.attended.nanos() > Deadline::after(LATE).nanos();
         if starved || due || late {
             self.waker.wake();
         }
@@ -162,54 +172,38 @@ impl State {
 
     /// Assigns tasks to one worker, if there are any and a worker that is to have more.
     fn plan(&mut self, settings: &Settings) -> Option<Plan> {
-        let count = self.active();
         let has_room = self.has_room();
         let idle = self.workers.iter().filter(|(_, worker)| has_room && worker.is_idle());
         // The first of them, of those that are ready if there is one.
-        let next = match idle.min_by_key(|(_, worker)| !worker.ready) {
+        let id = match idle.min_by_key(|(_, worker)| !worker.ready) {
             Some((&id, _)) => {
-                let waiting = self.take_waiting(id, count, settings);
-                Some(id).zip(waiting.or_else(|| self.take_back(id, settings)))
+                if self.waiting.is_empty() {
+                    self.take_back();
+                }
+                id
             }
-            None if self.waiting.is_empty() => None,
-            None => {
-                let eager = self.workers.iter().find(|(_, worker)| worker.wants_more());
-                let id = eager.map(|(&id, _)| id)?;
-                Some(id).zip(self.take_waiting(id, count, settings))
-            }
+            None if self.waiting.is_empty() => return None,
+            None => *self.workers.iter().find(|(_, worker)| worker.wants_more())?.0,
         };
-        let (id, work) = next?;
+        let count = self.active();
         let worker = self.workers.get_mut(&id)?;
-        let (run, has_context) = worker.assign(work.clone());
+        let works = self.waiting.take(count, worker.most_tasks(settings) as usize);
+        let (run, has_context) = worker.assign(&works)?;
         worker.sending = true;
         if settings.most_tasks.is_some_and(|most| worker.given() >= most.get()) {
             worker.life = Life::Spent;
         }
         let line = Arc::clone(&worker.line);
-        Some(Plan { worker: id, line, work, run, context: !has_context })
+        Some(Plan { worker: id, line, works, run, context: !has_context })
     }
 
-    fn take_waiting(&mut self, id: u64, workers: usize, settings: &Settings) -> Option<Work> {
-        let most = self.workers.get(&id)?.most_tasks(settings);
-        self.waiting.take(|work| work.job.batch.chunk(work.tasks.len(), workers).min(most as usize))
-    }
-
-    /// Takes tasks back from the worker that has most of them before it, for one that has none.
-    fn take_back(&mut self, id: u64, settings: &Settings) -> Option<Work> {
-        let most = self.workers.get(&id)?.most_tasks(settings);
+    /// Takes tasks back from the worker that has most of them before it, since another has none.
+    fn take_back(&mut self) {
         let behind = self.workers.values_mut().filter(|worker| worker.is_behind());
-        let worker = behind.max_by_key(|worker| worker.unbegun())?;
-        let chunk = worker.chunk();
-        let mut works = worker.take_back(|left| match chunk {
-            None => left.div_ceil(2).min(most),
-            Some(chunk) if chunk <= left => chunk.min(most),
-            Some(_) => 0,
-        });
-        let work = works.pop();
-        for work in works {
+        let Some(worker) = behind.max_by_key(|worker| worker.unbegun()) else { return };
+        for work in worker.take_half() {
             self.waiting.put_back(work);
         }
-        work
     }
 
     /// Takes back tasks that workers have not begun, if some of a higher priority wait.
@@ -222,6 +216,11 @@ impl State {
                 }
             }
         }
+    }
+
+    /// Whether a worker may keep others waiting, for tasks that it has not begun or for results.
+    pub(crate) fn may_be_late(&self) -> bool {
+        self.may_take_back() || self.workers.values().any(Worker::has_many)
     }
 
     /// Whether an idle worker may soon be given tasks of another.
@@ -253,7 +252,7 @@ impl State {
             Err(error) if error.is_closed() => {
                 // It ends, or a task has closed its socket.
                 worker.kill();
-                if let Some(work) = worker.unassign(plan.run.first) {
+                for work in worker.unassign(plan.run.first) {
                     self.waiting.put_back(work);
                 }
                 return;
@@ -264,8 +263,11 @@ impl State {
             // Which contexts it keeps is not known any more.
             worker.kill();
         }
-        if let Some(mut work) = worker.unassign(plan.run.first) {
-            work.fail_first(TaskError::not_run(reason));
+        let mut works = worker.unassign(plan.run.first);
+        if let Some(first) = works.last_mut() {
+            first.fail_first(TaskError::not_run(reason));
+        }
+        for work in works {
             self.waiting.put_back(work);
         }
     }
@@ -367,7 +369,8 @@ impl Plan {
         // or descriptors makes it wait.
         const PATIENCE: Duration = Duration::from_secs(1);
         let deadline = Deadline::after(PATIENCE);
-        let job = &self.work.job;
+        let [first, others @ ..] = &*self.works else { return Ok(true) };
+        let job = &first.job;
         if let Some(context) = job.batch.context.as_ref().filter(|_| self.context) {
             let order = encode(&Order::Keep { context: context.id })?;
             let parts = [order.bytes(), context.content.bytes()];
@@ -376,7 +379,12 @@ impl Plan {
             }
         }
         let order = encode(&Order::Run(self.run.clone()))?;
-        let parts = [order.bytes(), job.arguments.bytes(&self.work.tasks)];
-        self.line.send_parts(parts, &job.arguments.fds(), deadline)
+        if others.is_empty() {
+            let parts = [order.bytes(), job.arguments.bytes(&first.tasks)];
+            return self.line.send_parts(parts, &job.arguments.fds(), deadline);
+        }
+        // Only one that is alone can have handles.
+        let all = self.works.iter().map(|work| work.job.arguments.bytes(&work.tasks));
+        self.line.send_parts([order.bytes(), &all.collect::<Vec<_>>().concat()], &[], deadline)
     }
 }

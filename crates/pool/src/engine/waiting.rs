@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::batch::Batch;
 use super::job::Work;
 use crate::error::{TaskError, TaskKind};
 
@@ -9,6 +10,8 @@ use crate::error::{TaskError, TaskKind};
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {
     by_priority: BTreeMap<i32, VecDeque<Work>>,
+    /// How many tasks there are.
+    tasks: usize,
 }
 
 impl Waiting {
@@ -23,11 +26,12 @@ impl Waiting {
 
     /// How many tasks there are.
     pub(crate) fn tasks(&self) -> usize {
-        self.by_priority.values().flatten().map(|work| work.tasks.len()).sum()
+        self.tasks
     }
 
     pub(crate) fn push(&mut self, work: Work) {
         if !work.tasks.is_empty() {
+            self.tasks += work.tasks.len();
             self.queue(&work).push_back(work);
         }
     }
@@ -37,6 +41,7 @@ impl Waiting {
         if work.tasks.is_empty() {
             return;
         }
+        self.tasks += work.tasks.len();
         let queue = self.queue(&work);
         match queue.front_mut() {
             Some(first) if first.follows(&work) => first.tasks.start = work.tasks.start,
@@ -44,36 +49,72 @@ impl Waiting {
         }
     }
 
-    /// Takes the tasks that are next, so many as `count` says of the work that they are part of.
-    pub(crate) fn take(&mut self, count: impl FnOnce(&Work) -> usize) -> Option<Work> {
-        loop {
-            let mut queue = self.by_priority.last_entry()?;
-            let Some(first) = queue.get_mut().front_mut() else {
-                queue.remove();
-                continue;
-            };
-            if let Some(error) = first.expired() {
-                if let Some(work) = queue.get_mut().pop_front() {
-                    work.fail(error);
-                }
-                continue;
+    /// Takes tasks for one message: those that are next, no more than `most`, and as many as the
+    /// tasks' own time says. They are of one function, and none is left out.
+    pub(crate) fn take(&mut self, workers: usize, most: usize) -> Vec<Work> {
+        let mut taken: Vec<Work> = Vec::new();
+        let mut room = most;
+        while room > 0
+            && let Some(next) = self.next()
+        {
+            let batch = &next.job.batch;
+            match taken.first() {
+                Some(first) if !next.goes_with(first) => break,
+                Some(_) => {}
+                None => room = room.min(batch.room(self.tasks, workers)),
             }
-            let taken = first.take_first(count(first).clamp(1, first.tasks.len()));
-            if first.tasks.is_empty() {
-                queue.get_mut().pop_front();
+            let size = batch.options.chunk_size.unwrap_or(usize::MAX);
+            // A chunk is not divided unless the worker may not have all of it.
+            if size.min(next.tasks.len()) > room && !taken.is_empty() {
+                break;
             }
-            if queue.get().is_empty() {
-                queue.remove();
-            }
-            return Some(taken);
+            let count = if batch.options.chunk_size.is_some() { size.min(most) } else { room };
+            let Some(work) = self.take_first(count) else { break };
+            room = room.saturating_sub(work.tasks.len());
+            taken.push(work);
         }
+        taken
+    }
+
+    /// The work that is next. What is not to be begun any more is failed.
+    fn next(&mut self) -> Option<Work> {
+        while let Some(mut queue) = self.by_priority.last_entry() {
+            match queue.get().front().map(Work::expired) {
+                Some(None) => break,
+                Some(Some(error)) => {
+                    if let Some(work) = queue.get_mut().pop_front() {
+                        self.tasks -= work.tasks.len();
+                        work.fail(error);
+                    }
+                }
+                None => _ = queue.remove(),
+            }
+        }
+        self.by_priority.last_entry()?.get().front().cloned()
+    }
+
+    /// Takes so many tasks off the work that is next, or all of it if it has fewer.
+    fn take_first(&mut self, count: usize) -> Option<Work> {
+        let mut queue = self.by_priority.last_entry()?;
+        let first = queue.get_mut().front_mut()?;
+        let taken = first.take_first(count.clamp(1, first.tasks.len()));
+        if first.tasks.is_empty() {
+            queue.get_mut().pop_front();
+        }
+        if queue.get().is_empty() {
+            queue.remove();
+        }
+        self.tasks -= taken.tasks.len();
+        Some(taken)
     }
 
     /// Fails what is not to be begun any more.
     pub(crate) fn expire(&mut self) {
+        let tasks = &mut self.tasks;
         self.by_priority.retain(|_, queue| {
             queue.retain_mut(|work| match work.expired() {
                 Some(error) => {
+                    *tasks -= work.tasks.len();
                     work.clone().fail(error);
                     false
                 }
@@ -85,6 +126,7 @@ impl Waiting {
 
     /// Fails all.
     pub(crate) fn fail(&mut self, error: &TaskError) {
+        self.tasks = 0;
         for work in std::mem::take(&mut self.by_priority).into_values().flatten() {
             work.fail(error.clone());
         }
@@ -110,6 +152,17 @@ impl Work {
 
     pub(crate) fn priority(&self) -> i32 {
         self.job.batch.options.priority
+    }
+
+    /// Whether a message for a worker can have these tasks behind others.
+    fn goes_with(&self, first: &Work) -> bool {
+        let (job, other) = (&self.job, &first.job);
+        let context = |batch: &Batch| batch.context.as_ref().map(|context| context.id);
+        job.entry == other.entry
+            && !job.arguments.has_fds()
+            && !other.arguments.has_fds()
+            && job.batch.options.timeout == other.batch.options.timeout
+            && context(&job.batch) == context(&other.batch)
     }
 
     /// Whether these are the tasks right behind others.

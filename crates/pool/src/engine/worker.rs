@@ -11,7 +11,8 @@ use multiproc_process::Process;
 use multiproc_wire::{Endpoint, Message, encode};
 
 use super::board::Board;
-use super::job::Work;
+use super::job::{Job, Work};
+use super::outcomes::Outcomes;
 use crate::builder::Settings;
 use crate::child::{self, Done, Order, Place, Report, Run};
 use crate::context::Recent;
@@ -61,14 +62,16 @@ pub(crate) enum Life {
     Dying,
 }
 
-/// An assignment, as far as it was not reported.
+/// Tasks of one job in an assignment, as far as they were not reported.
 pub(crate) struct Assigned {
     /// May be empty, when what was left of it was taken back.
     pub(crate) work: Work,
     /// The worker's number for the first task.
     pub(crate) first: u32,
-    /// How many tasks it was reported to have done.
+    /// How many tasks were reported as done.
     done: usize,
+    /// There are no more in the assignment.
+    last: bool,
     /// Since when the worker has had nothing to do before it.
     pub(crate) since: Deadline,
 }
@@ -131,14 +134,22 @@ impl Worker {
     pub(crate) fn wants_more(&self) -> bool {
         const SOON: Duration = Duration::from_millis(1);
         const MANY: u32 = 1 << 31;
-        let (1, Some(front)) = (self.assigned.len(), self.assigned.front()) else { return false };
-        let expected = front.work.job.batch.expected(front.work.tasks.len());
         self.life == Life::Active
             && self.ready
             && !self.sending
             && !self.gap
             && self.next < MANY
-            && expected.is_some_and(|expected| expected <= SOON)
+            && self.assigned.iter().filter(|assigned| assigned.last).count() == 1
+            && self.expected().is_some_and(|expected| expected <= SOON)
+    }
+
+    /// How long what it has will take, going by what was before.
+    fn expected(&self) -> Option<Duration> {
+        let expected = |assigned: &Assigned| {
+            let work = &assigned.work;
+            work.job.batch.expected(work.tasks.len())
+        };
+        self.assigned.iter().map(expected).sum()
     }
 
     /// How many tasks it was given and has not begun.
@@ -149,26 +160,35 @@ impl Worker {
     /// Whether taking tasks back from it saves time.
     pub(crate) fn is_behind(&self) -> bool {
         const WORTH: Duration = Duration::from_micros(50);
-        let left = self.unbegun() as usize;
-        let Some(back) = self.assigned.back().filter(|_| left > 0) else { return false };
-        if self.chunk().is_some_and(|chunk| left < chunk as usize) {
-            return false;
-        }
-        let expected = back.work.job.batch.expected(left);
+        let left = self.unbegun();
+        let Some(back) = self.assigned.back().filter(|_| self.half(left) > 0) else { return false };
+        let expected = back.work.job.batch.expected(left as usize);
         expected.is_some_and(|expected| expected >= WORTH) || back.age() > LATE
     }
 
-    /// How many tasks the last assignment has, if the user has said how many make a chunk: those are
-    /// not spread over several workers.
-    pub(crate) fn chunk(&self) -> Option<u32> {
-        let work = &self.assigned.back()?.work;
-        work.job.batch.options.chunk_size.map(|_| work.tasks.len() as u32)
+    /// How many tasks to take back if so many are left: about half of them, and whole chunks, if the
+    /// user has said how many tasks make one.
+    pub(crate) fn half(&self, left: u32) -> u32 {
+        let half = left.div_ceil(2);
+        let mut count = 0;
+        for Assigned { work, .. } in self.assigned.iter().rev() {
+            let size = work.tasks.len() as u32;
+            if work.job.batch.options.chunk_size.is_none() {
+                return (count + size).min(half.max(count));
+            }
+            if count >= half || count + size > left {
+                break;
+            }
+            count += size;
+        }
+        count
     }
 
     /// Lets it begin these tasks, and gives the order that says so. The flag tells whether it has the
     /// tasks' context.
-    pub(crate) fn assign(&mut self, work: Work) -> (Run, bool) {
-        let count = work.tasks.len() as u32;
+    pub(crate) fn assign(&mut self, works: &[Work]) -> Option<(Run, bool)> {
+        let Job { entry, batch, .. } = &*works.first()?.job;
+        let count = works.iter().map(|work| work.tasks.len() as u32).sum();
         if self.assigned.is_empty() {
             self.next = 0;
             self.gap = false;
@@ -177,25 +197,19 @@ impl Worker {
         } else {
             self.board.extend(count);
         }
-        let batch = &work.job.batch;
         let context = batch.context.as_ref().map(|context| context.id);
-        let run = Run {
-            entry: work.job.entry,
-            first: self.next,
-            count,
-            timed: batch.options.timeout.is_some(),
-            context,
-        };
+        let timed = batch.options.timeout.is_some();
+        let run = Run { entry: *entry, first: self.next, count, timed, context };
         let has_context = context.is_none_or(|id| self.contexts.touch(id));
-        self.assigned.push_back(Assigned {
-            work,
-            first: self.next,
-            done: 0,
-            since: Deadline::now(),
-        });
-        self.next += count;
+        let since = Deadline::now();
+        for (work, left) in works.iter().zip((0..works.len()).rev()) {
+            let work = work.clone();
+            let first = self.next;
+            self.next += work.tasks.len() as u32;
+            self.assigned.push_back(Assigned { work, first, done: 0, last: left == 0, since });
+        }
         self.statistics.assigned += u64::from(count);
-        (run, has_context)
+        Some((run, has_context))
     }
 
     /// How many tasks it may be given.
@@ -204,15 +218,19 @@ impl Worker {
         settings.most_tasks.map_or(u32::MAX, |most| u32::try_from(left(most)).unwrap_or(u32::MAX))
     }
 
-    /// Takes back the last assignment, which was not sent, unless others have taken all of it.
-    pub(crate) fn unassign(&mut self, first: u32) -> Option<Work> {
-        let back = self.assigned.pop_back_if(|back| back.first == first)?;
-        let count = back.work.tasks.len() as u32;
-        self.gap = true;
-        self.board.take_back(|_| count);
-        self.statistics.assigned -= u64::from(count);
+    /// Takes back the last assignment, which was not sent, as far as others have not taken it. The last
+    /// tasks come first.
+    pub(crate) fn unassign(&mut self, first: u32) -> Vec<Work> {
+        let mut works = Vec::new();
+        while let Some(back) = self.assigned.pop_back_if(|back| back.first >= first) {
+            let count = back.work.tasks.len() as u32;
+            self.gap = true;
+            self.board.take_back(|_| count);
+            self.statistics.assigned -= u64::from(count);
+            works.extend(Some(back.work).filter(|work| !work.tasks.is_empty()));
+        }
         self.rest();
-        Some(back.work).filter(|work| !work.tasks.is_empty())
+        works
     }
 
     /// Takes back tasks that it has not begun, the last first: so many of those as `share` says.
@@ -232,6 +250,13 @@ impl Worker {
             }
         }
         works
+    }
+
+    /// Takes back about half of the tasks that it has not begun.
+    pub(crate) fn take_half(&mut self) -> Vec<Work> {
+        // What it begins meanwhile makes it fewer.
+        let count = self.half(self.unbegun());
+        self.take_back(|left| count.min(left))
     }
 
     /// The task that it began last, by its number, and where it was assigned. It is over if its result
@@ -257,51 +282,83 @@ impl Worker {
         let _gone = self.process.kill();
     }
 
-    /// Takes in a message. Gives the tasks that the worker refuses.
-    pub(crate) fn note(&mut self, report: Report, content: Message) -> Option<Work> {
+    /// Takes in a message. Gives the tasks that the worker refuses, the last first.
+    pub(crate) fn note(&mut self, report: Report, content: Message) -> Vec<Work> {
         if !self.ready {
             self.ready = true;
             // Until now it may have had much to do.
             self.begin_next();
         }
         match report {
-            Report::Ready => None,
+            Report::Ready => Vec::new(),
             Report::Results { first, count, done } => {
                 self.collect(first, count, content);
-                done.and_then(|done| self.finish(done))
+                done.map_or_else(Vec::new, |done| self.finish(done))
             }
             Report::Final => {
                 self.last_words = Some(content);
-                None
+                Vec::new()
             }
         }
     }
 
     /// Passes results on, but for those that were passed on before.
     fn collect(&mut self, first: u32, count: u32, outcomes: Message) {
-        let Some(front) = self.assigned.front_mut() else { return };
-        if count == 0 || first != front.first || count as usize > front.work.tasks.len() {
-            return;
+        let mut outcomes = Outcomes::new(outcomes, first, count);
+        for assigned in self.assigned.iter_mut().filter(|each| !each.work.tasks.is_empty()) {
+            outcomes.skip_to(assigned.first);
+            let most = u32::try_from(assigned.work.tasks.len()).unwrap_or(u32::MAX);
+            let Some((count, content)) = outcomes.take(assigned.first, most) else { break };
+            assigned.work.finish(count as usize, content);
+            assigned.first += count;
+            assigned.done += count as usize;
+            self.statistics.tasks += u64::from(count);
         }
-        front.work.finish(count as usize, outcomes);
-        front.first += count;
-        front.done += count as usize;
-        self.statistics.tasks += u64::from(count);
     }
 
-    /// It is done with the first assignment, but for tasks that it refuses.
-    fn finish(&mut self, Done { nanos, overgrown }: Done) -> Option<Work> {
+    /// Whether it has more than one task to report.
+    pub(crate) fn has_many(&self) -> bool {
+        self.assigned.iter().map(|assigned| assigned.work.tasks.len()).sum::<usize>() > 1
+    }
+
+    /// Passes on what it has finished and not sent, if it has had an assignment for long.
+    pub(crate) fn look_into_outbox(&mut self) {
+        if self.is_late()
+            && let Some((first, count, outcomes)) = self.board.outbox()
+        {
+            self.collect(first, count, outcomes);
+        }
+    }
+
+    /// Whether it has had an assignment for long, of more than the task that it runs.
+    pub(crate) fn is_late(&self) -> bool {
+        let begun = self.board.claim().next;
+        self.assigned.front().is_some_and(|front| begun > front.first + 1 && front.age() > LATE)
+    }
+
+    /// It is done with the first assignment, but for tasks that it refuses, which it gives, the last
+    /// first.
+    fn finish(&mut self, Done { nanos, overgrown }: Done) -> Vec<Work> {
         if overgrown && self.life == Life::Active {
             self.life = Life::Spent;
         }
-        let front = self.assigned.pop_front()?;
-        if front.done > 0 {
-            front.work.job.batch.learn(front.done, nanos);
+        let mut refused = Vec::new();
+        let mut done = 0;
+        while let Some(Assigned { work, done: count, last, .. }) = self.assigned.pop_front() {
+            done += count;
+            if last && done > 0 {
+                work.job.batch.learn(done, nanos);
+            }
+            refused.extend(Some(work).filter(|work| !work.tasks.is_empty()));
+            if last {
+                break;
+            }
         }
         self.statistics.busy += Duration::from_nanos(nanos);
         self.begin_next();
         self.rest();
-        Some(front.work).filter(|work| !work.tasks.is_empty())
+        refused.reverse();
+        refused
     }
 
     /// How many tasks it was given.
