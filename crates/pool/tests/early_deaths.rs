@@ -6,23 +6,11 @@ mod common;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 
-use common::{kill, watchdog};
+use common::{children, kill, watchdog};
 use multiproc_pool::Pool;
 use multiproc_process::{StartMethod, init_before_main};
 
 init_before_main!();
-
-/// The children of a process.
-fn children(of: u32) -> Vec<u32> {
-    let Ok(threads) = std::fs::read_dir(format!("/proc/{of}/task")) else { return Vec::new() };
-    threads
-        .flatten()
-        .filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok())
-        .flat_map(|line| {
-            line.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>()
-        })
-        .collect()
-}
 
 #[test]
 fn workers_that_are_killed_while_they_start_are_tried_again() {

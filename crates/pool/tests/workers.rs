@@ -227,3 +227,28 @@ fn a_pool_never_runs_more_tasks_at_once_than_it_has_workers() {
         assert!(running <= 2);
     }
 }
+
+#[test]
+fn a_closed_pool_replaces_workers_that_die_until_all_is_done() {
+    watchdog();
+    for _ in 0..20 {
+        let pool = Pool::builder().workers(2).build().unwrap();
+        let (says, mut running) = task_that_waits();
+        let (entry, gate) = gate();
+        let meet = |(says, gate, x): (Fd<File>, Fd<File>, u32)| {
+            say(&says);
+            pass(&gate);
+            x
+        };
+        let copies = |file: &Fd<File>| Fd::from(file.try_clone().unwrap());
+        let items = (0..6).map(|x| (copies(&says), copies(&entry), x));
+        let all = pool.with_retries(1).map_async(meet, items).unwrap();
+        running.wait_for(2);
+        pool.close();
+        pool.worker_pids().into_iter().for_each(common::kill);
+        running.wait_for(2);
+        drop(gate);
+        assert!(all.get().unwrap().into_iter().eq(0..6));
+        pool.join().unwrap();
+    }
+}

@@ -45,6 +45,18 @@ pub(crate) fn signal(pid: u32, signal: Signal) {
     let _gone = kill_process(pid, signal);
 }
 
+/// The children of a process.
+pub(crate) fn children(of: u32) -> Vec<u32> {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{of}/task")) else { return Vec::new() };
+    threads
+        .flatten()
+        .filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok())
+        .flat_map(|line| {
+            line.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>()
+        })
+        .collect()
+}
+
 /// The argument of a task that says when it runs, and the end where that is heard.
 pub(crate) fn task_that_waits() -> (Fd<File>, Running) {
     let (reader, writer) = std::io::pipe().unwrap();
