@@ -170,3 +170,98 @@ impl Work {
         std::sync::Arc::ptr_eq(&self.job, &before.job) && before.tasks.end == self.tasks.start
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use multiproc_os::image::ENTRY_SIZE;
+
+    use super::*;
+    use crate::engine::job::Jobs;
+    use crate::options::Options;
+
+    fn batch(options: Options) -> Arc<Batch> {
+        Arc::new(Batch::new(options, None, Arc::default()))
+    }
+
+    fn work(batch: &Arc<Batch>, tasks: usize) -> Work {
+        let mut jobs = Jobs::new([0; ENTRY_SIZE], batch, 0);
+        (0..tasks).for_each(|task| jobs.push(task).unwrap());
+        jobs.finish().0.remove(0)
+    }
+
+    /// Takes all, a message for one of two workers at a time.
+    fn drain(waiting: &mut Waiting) -> Vec<Work> {
+        let mut all = Vec::new();
+        while !waiting.is_empty() {
+            all.extend(waiting.take(2, usize::MAX));
+        }
+        assert_eq!(waiting.tasks(), 0);
+        all
+    }
+
+    #[test]
+    fn higher_priorities_come_first_and_equal_ones_in_order() {
+        let mut waiting = Waiting::default();
+        let batches: Vec<_> = [0, 7, -3, 7, 0]
+            .into_iter()
+            .map(|priority| batch(Options { priority, ..Options::default() }))
+            .collect();
+        batches.iter().for_each(|batch| waiting.push(work(batch, 30)));
+        assert_eq!((waiting.tasks(), waiting.priority()), (150, Some(7)));
+        let all = drain(&mut waiting);
+        let order = |work: &Work| batches.iter().position(|b| Arc::ptr_eq(b, &work.job.batch));
+        let mut order: Vec<_> = all.iter().filter_map(order).collect();
+        order.dedup();
+        assert_eq!(order, [1, 3, 0, 4, 2]);
+    }
+
+    #[test]
+    fn what_is_put_back_stands_where_it_stood() {
+        let mut waiting = Waiting::default();
+        let batch = batch(Options::default());
+        waiting.push(work(&batch, 100));
+        let mut taken = waiting.take(1, 40);
+        let mut first = taken.remove(0);
+        let mut middle = first.take_last(first.tasks.len() / 2);
+        let last = middle.take_last(1);
+        // The last first, as workers give them back.
+        for work in [last, middle, first] {
+            waiting.put_back(work);
+        }
+        assert_eq!(waiting.tasks(), 100);
+        let tasks: Vec<usize> = drain(&mut waiting).into_iter().flat_map(|w| w.tasks).collect();
+        assert!(tasks.into_iter().eq(0..100));
+    }
+
+    #[test]
+    fn chunks_of_a_size_set_by_hand_are_divided_only_for_a_worker_that_may_have_less() {
+        let sized = batch(Options { chunk_size: Some(4), ..Options::default() });
+        let mut waiting = Waiting::default();
+        waiting.push(work(&sized, 11));
+        assert!(waiting.take(1, 3).iter().map(|work| work.tasks.len()).eq([3]));
+        let lengths: Vec<_> = drain(&mut waiting).iter().map(|work| work.tasks.len()).collect();
+        assert_eq!(lengths, [4, 4]);
+    }
+
+    #[test]
+    fn what_was_cancelled_or_came_too_late_is_never_given_out() {
+        let mut waiting = Waiting::default();
+        let cancelled = batch(Options::default());
+        let late = batch(Options { deadline: Some(Default::default()), ..Options::default() });
+        let kept = batch(Options::default());
+        for batch in [&cancelled, &late, &kept, &cancelled] {
+            waiting.push(work(batch, 5));
+        }
+        cancelled.cancel();
+        let all = drain(&mut waiting);
+        assert!(all.iter().all(|work| Arc::ptr_eq(&kept, &work.job.batch)));
+        assert_eq!(all.iter().map(|work| work.tasks.len()).sum::<usize>(), 5);
+        for batch in [&late, &cancelled] {
+            waiting.push(work(batch, 5));
+        }
+        waiting.expire();
+        assert!(waiting.is_empty() && waiting.tasks() == 0);
+    }
+}
