@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -14,9 +15,12 @@ use crate::engine::{Batch, Part, Shared};
 use crate::error::{Error, TaskError};
 use crate::handle::read;
 
-/// So many tasks for each worker, or so many chunks, are under way at a time: one runs, the others wait
-/// for it.
-const UNDER_WAY: usize = 4;
+/// So many tasks for each worker, or so many chunks, are under way at a time, at least: one runs, the
+/// others wait for it.
+const LEAST: usize = 4;
+
+/// And so many at most, when they are short.
+const MOST: usize = 256;
 
 /// What comes of tasks, in order: see [`Pool::imap`](crate::Pool::imap).
 ///
@@ -66,12 +70,14 @@ impl<I, R> ImapUnordered<I, R> {
         }
     }
 
-    fn chunk(&self) -> usize {
-        self.batch.options.chunk_size.unwrap_or(1)
-    }
-
+    /// How many tasks are to be under way at most.
     fn room(&self) -> usize {
-        self.shared.lock().size.saturating_mul(UNDER_WAY).saturating_mul(self.chunk())
+        let workers = self.shared.lock().size;
+        let each = match self.batch.options.chunk_size {
+            Some(size) => size.saturating_mul(LEAST),
+            None => self.batch.room(usize::MAX, 1).saturating_mul(2).clamp(LEAST, MOST),
+        };
+        workers.saturating_mul(each)
     }
 }
 
@@ -80,48 +86,71 @@ where
     I: Iterator<Item: Serialize>,
     R: DeserializeOwned,
 {
-    /// Hands in tasks until `room` of them are under way, or the items are at their end.
+    /// Hands in tasks until `room` of them are under way, or the items are at their end. Not before half
+    /// of those are done, so that short ones go together.
     fn hand_in(&mut self, room: usize) {
-        while self.under_way < room && self.ready.is_empty() {
-            let first = self.taken;
-            let mut taken = first;
-            let handed_in = self.hand_in_some(room - self.under_way, &mut taken);
-            // Not before, since a panic of the items costs those that were taken with it.
-            self.taken = taken;
-            match handed_in {
-                Ok(()) => self.under_way += taken - first,
-                // Those before the one at fault go with it.
-                Err(error) => {
-                    let failed = (first..taken).map(|index| (index, Err(error.clone())));
-                    self.ready.extend(failed);
-                }
-            }
-            if self.items.is_none() {
-                return;
-            }
+        if self.under_way * 2 > room {
+            return;
+        }
+        while self.under_way < room && self.items.is_some() && self.ready.len() < room {
+            self.hand_in_some(room - self.under_way);
         }
     }
 
-    /// Hands in a chunk of tasks.
-    fn hand_in_some(&mut self, room: usize, taken: &mut usize) -> Result<(), TaskError> {
+    /// Hands in so many tasks, if there are as many.
+    fn hand_in_some(&mut self, room: usize) {
+        let first = self.taken;
         let mut jobs = match &self.entry {
-            Ok(entry) => Ok(Jobs::new(*entry, &self.batch, *taken)),
+            Ok(entry) => Ok(Jobs::new(*entry, &self.batch, first)),
             Err(error) => Err(TaskError::not_run(error)),
         };
-        for _ in 0..self.chunk().min(room) {
-            let Some(item) = self.items.as_mut().and_then(Iterator::next) else {
-                self.items = None;
-                break;
+        let mut failure = None;
+        let mut panic = None;
+        for _ in 0..room {
+            let items = &mut self.items;
+            let next = AssertUnwindSafe(|| items.as_mut().and_then(Iterator::next));
+            let item = match catch_unwind(next) {
+                Ok(Some(item)) => item,
+                Ok(None) => {
+                    self.items = None;
+                    break;
+                }
+                Err(payload) => {
+                    panic = Some(payload);
+                    break;
+                }
             };
-            *taken += 1;
-            let pushed = match &mut jobs {
+            self.taken += 1;
+            let pushed = catch_unwind(AssertUnwindSafe(|| match &mut jobs {
                 Ok(jobs) => jobs.push(item).map_err(TaskError::not_run),
                 Err(error) => Err(error.clone()),
+            }));
+            let error = match pushed {
+                Ok(Ok(())) => continue,
+                Ok(Err(error)) => error,
+                Err(payload) => {
+                    panic = Some(payload);
+                    TaskError::not_run("its argument panicked when it was serialised")
+                }
             };
-            pushed?;
+            failure = Some((self.taken - 1, Err(error)));
+            break;
         }
-        let works = jobs?.finish().0;
-        self.shared.submit(works).map_err(TaskError::not_run)
+        // Whatever became of the one behind them, those that were taken are done.
+        if let Ok(jobs) = jobs {
+            let (works, end) = jobs.finish();
+            match self.shared.submit(works) {
+                Ok(()) => self.under_way += end - first,
+                Err(error) => {
+                    let error = TaskError::not_run(error);
+                    self.ready.extend((first..end).map(|index| (index, Err(error.clone()))));
+                }
+            }
+        }
+        self.ready.extend(failure);
+        if let Some(payload) = panic {
+            resume_unwind(payload);
+        }
     }
 
     /// Gives the next result. `take` waits for those of some tasks, or says that they are not there.

@@ -610,10 +610,10 @@ impl<M: Mode> Pool<M> {
     /// Runs the function on each item as the iterator gives them, and gives what comes of each, in
     /// order.
     ///
-    /// Items are taken while results are: a few tasks for each worker are under way at a time, so
-    /// that an endless iterator is no harm. Tasks that wait when it is dropped are not begun.
-    ///
-    /// Each task goes to a worker by itself, unless a [chunk size](Pool::with_chunk_size) is set.
+    /// Items are taken while results are, so that an endless iterator is no harm: for each worker four
+    /// tasks are under way at a time, or four chunks where a [chunk size](Pool::with_chunk_size) is set,
+    /// or as many as take it some milliseconds, 256 at most. Tasks that wait when it is dropped are not
+    /// begun.
     ///
     /// # Examples
     ///

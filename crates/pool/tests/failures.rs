@@ -386,3 +386,32 @@ fn a_value_of_a_gigabyte() {
     let value = pool.apply(fill, 1 << 30).unwrap();
     assert!(value.len() == 1 << 30 && value[(1 << 30) - 1] == 7);
 }
+
+/// Cannot be written if it is 7.
+#[derive(serde::Deserialize)]
+struct PanicsWhenWritten(u32);
+
+impl serde::Serialize for PanicsWhenWritten {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        assert!(self.0 != 7, "not writable");
+        serializer.serialize_u32(self.0)
+    }
+}
+
+#[test]
+fn an_item_that_panics_when_it_is_written() {
+    watchdog();
+    let pool = pool(2);
+    let mut results = pool.imap(|x: PanicsWhenWritten| x.0, (0..20).map(PanicsWhenWritten));
+    let mut values = Vec::new();
+    let mut panics = 0;
+    loop {
+        match catch_unwind(AssertUnwindSafe(|| results.next())) {
+            Ok(Some(outcome)) => values.push(outcome.ok()),
+            Ok(None) => break,
+            Err(_) => panics += 1,
+        }
+    }
+    assert_eq!(panics, 1);
+    assert!(values.into_iter().eq((0..20).map(|x| (x != 7).then_some(x))));
+}

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::mem;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use multiproc_os::image::ENTRY_SIZE;
