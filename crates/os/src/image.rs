@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn an_entry_survives_its_journey() {
-        let entry = Entry::<u64, String>::new(double, call).unwrap();
+        let entry = Entry::<u64, String>::new(double as fn(u64) -> u64, call).unwrap();
         let entry = Entry::<u64, String>::decode(&entry.encode()).unwrap();
         assert_eq!(entry.call(21), "42");
     }
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn lies_are_refused() {
-        let good = Entry::<u64, String>::new(double, call).unwrap().encode();
+        let good = Entry::<u64, String>::new(double as fn(u64) -> u64, call).unwrap().encode();
         assert!(Entry::<u64, u64>::decode(&good).is_none(), "another kind of entry");
         for byte in 0..ENTRY_SIZE {
             let mut bad = good;
