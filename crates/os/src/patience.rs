@@ -4,6 +4,8 @@
 //! that yields instead sees the answer of its peer within 3 µs, whether they share a core or not.
 //! So whoever waits first yields, for a budget that adapts: it stays where the answer tends to come
 //! within it and falls to nothing where waits turn out long, so that an idle process burns no time.
+//! Nor does anybody yield, but for an attempt now and then, where others keep the core busy: they
+//! would have it for whole time slices.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
@@ -27,18 +29,39 @@ pub struct Patience {
     scale: u32,
     /// For how many [turns](Turn), at least, nothing was there at the first attempt.
     late: AtomicU8,
+    /// How crowded the core has been: so many [`STEP`]s, less one for each yield that was quick since.
+    crowd: AtomicU32,
+    /// How many turns, at the least, are still to sleep without a yield since the core is crowded.
+    rest: AtomicU32,
 }
+
+/// What one yield that took too long adds to the crowd.
+const STEP: u32 = 256;
+/// How many steps the crowd has at most.
+const STEPS: u32 = 8;
+/// How many turns rest at most, half as many after each step less.
+const REST: u32 = 1 << 12;
 
 impl Patience {
     /// Starts with the full budget.
     pub const fn new() -> Self {
-        Patience { budget: AtomicU32::new(u32::MAX), scale: 1, late: AtomicU8::new(0) }
+        Self::with_scale(1)
     }
 
     /// Starts with ten times the full budget, for waits for a process to start or to end: the kernel
     /// takes 100 to 200 µs for that.
     pub const fn for_processes() -> Self {
-        Patience { budget: AtomicU32::new(u32::MAX), scale: 10, late: AtomicU8::new(0) }
+        Self::with_scale(10)
+    }
+
+    const fn with_scale(scale: u32) -> Self {
+        Patience {
+            budget: AtomicU32::new(u32::MAX),
+            scale,
+            late: AtomicU8::new(0),
+            crowd: AtomicU32::new(0),
+            rest: AtomicU32::new(0),
+        }
     }
 
     /// Tries until it gives something: at once, then between yields for the length of the budget,
@@ -61,16 +84,15 @@ impl Patience {
         mut attempt: impl FnMut() -> Result<Option<T>, E>,
         sleep: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
-        let (budget, most) = self.budget();
-        let start = Instant::now();
-        while start.elapsed() < budget {
-            rustix::thread::sched_yield();
+        let mut turn = self.turn();
+        while turn.try_yield() {
             if let Some(value) = attempt()? {
+                turn.end(true);
                 return Ok(value);
             }
         }
         let result = sleep();
-        self.learn(budget, start.elapsed(), most);
+        turn.end(true);
         result
     }
 
@@ -78,7 +100,7 @@ impl Patience {
     /// less: where a call returns right behind a system call, the processor has lost its prediction.
     #[inline]
     pub fn turn(&self) -> Turn<'_> {
-        Turn { patience: self, start: None, yielded: false, slept: false }
+        Turn { patience: self, start: None, last: None, yielded: false, slept: false }
     }
 
     /// How long the next wait yields, and for how long at most any does.
@@ -87,10 +109,28 @@ impl Patience {
         (Duration::from_nanos(self.budget.load(Relaxed).into()).min(most), most)
     }
 
+    fn rests(&self) -> bool {
+        self.rest.load(Relaxed) != 0
+    }
+
     /// Grows to the full budget after a short sleep, halves after a long one.
     fn learn(&self, budget: Duration, waited: Duration, most: Duration) {
         let next = if waited < most * WORTH { most } else { budget / 2 };
         self.budget.store(u32::try_from(next.as_nanos()).unwrap_or(u32::MAX), Relaxed);
+    }
+
+    /// Learns from a yield, which costs as long as others keep the core: those that are busy for whole
+    /// time slices, where a sleeper would be let in at once. One of these costs what a thousand
+    /// others gain, so that they are soon no more than one of thousands.
+    fn learn_yield(&self, took: Duration, most: Duration) {
+        let crowd = self.crowd.load(Relaxed);
+        if took < most * WORTH {
+            self.crowd.store(crowd.saturating_sub(1), Relaxed);
+            return;
+        }
+        let crowd = (crowd + STEP).min(STEP * STEPS);
+        self.crowd.store(crowd, Relaxed);
+        self.rest.store(REST >> (STEPS - crowd / STEP), Relaxed);
     }
 }
 
@@ -98,8 +138,10 @@ impl Patience {
 #[derive(Debug)]
 pub struct Turn<'a> {
     patience: &'a Patience,
-    /// When it first yielded or would have.
+    /// When it first looked at the clock.
     start: Option<Instant>,
+    /// When it last did, and yielded then.
+    last: Option<Instant>,
     yielded: bool,
     slept: bool,
 }
@@ -109,42 +151,74 @@ impl Turn<'_> {
     const ENOUGH: u8 = 4;
     /// Each one of so many makes an attempt first.
     const PROBE: u8 = 16;
+    /// Each one of so many looks at how long its first yield takes.
+    const WATCH: u8 = 8;
 
     /// Yields ahead of the first attempt if such attempts find nothing lately, which saves them. Now
     /// and then it does not, in order to see whether they still do not.
     #[inline]
     pub fn yield_ahead(&mut self) {
         let late = self.patience.late.load(Relaxed);
-        if late >= Self::ENOUGH && !late.is_multiple_of(Self::PROBE) {
+        if late >= Self::ENOUGH
+            && !late.is_multiple_of(Self::PROBE)
+            && !self.patience.rests()
+            && !self.patience.budget().0.is_zero()
+        {
             self.try_yield();
         }
+    }
+
+    /// Tells whether others keep the core busy, so that an attempt may as well be one that sleeps.
+    #[inline]
+    pub fn sleeps_at_once(&mut self) -> bool {
+        let rests = self.patience.rests();
+        if rests {
+            self.start = Some(Instant::now());
+            self.slept = true;
+        }
+        rests
     }
 
     /// Yields after an attempt found nothing, and says whether to make another. If not, the caller is
     /// to sleep.
     #[inline]
     pub fn try_yield(&mut self) -> bool {
-        let (budget, _) = self.patience.budget();
-        let left = match self.start {
-            Some(start) => start.elapsed() < budget,
-            None => {
-                self.start = Some(Instant::now());
-                !budget.is_zero()
-            }
+        let patience = self.patience;
+        let (budget, most) = patience.budget();
+        let none = budget.is_zero() || patience.rests();
+        // The first yield is often the only one, and then needs no clock.
+        let now = (none || self.yielded || self.watches()).then(Instant::now);
+        if let (Some(now), Some(last)) = (now, self.last) {
+            patience.learn_yield(now - last, most);
+        }
+        self.start = self.start.or(now);
+        let left = match (now, self.start) {
+            (Some(now), Some(start)) => now - start < budget && !patience.rests(),
+            _ => true,
         };
         if left {
+            self.last = now;
             rustix::thread::sched_yield();
             self.yielded = true;
         } else {
+            self.last = None;
             self.slept = true;
         }
         left
     }
 
+    /// Whether this one looks at how long its first yield takes.
+    #[inline]
+    fn watches(&self) -> bool {
+        self.patience.crowd.load(Relaxed) != 0
+            || self.patience.late.load(Relaxed).is_multiple_of(Self::WATCH)
+    }
+
     /// Learns from the wait, which is over, and whether it found what it was for.
     #[inline]
     pub fn end(self, found: bool) {
-        let late = &self.patience.late;
+        let patience = self.patience;
+        let late = &patience.late;
         if !self.yielded && !self.slept {
             if found && late.load(Relaxed) != 0 {
                 late.store(0, Relaxed);
@@ -152,9 +226,13 @@ impl Turn<'_> {
             return;
         }
         late.store(late.load(Relaxed).checked_add(1).unwrap_or(Self::ENOUGH), Relaxed);
+        let (budget, most) = patience.budget();
         if let (true, Some(start)) = (self.slept, self.start) {
-            let (budget, most) = self.patience.budget();
-            self.patience.learn(budget, start.elapsed(), most);
+            patience.learn(budget, start.elapsed(), most);
+            let rest = &patience.rest;
+            rest.store(rest.load(Relaxed).saturating_sub(1), Relaxed);
+        } else if let Some(last) = self.last {
+            patience.learn_yield(last.elapsed(), most);
         }
     }
 }
@@ -212,6 +290,49 @@ mod tests {
         let late = (0..1000).map(|_| ahead(0)).take_while(|&ahead| ahead).count();
         assert_eq!(late, usize::from(Turn::PROBE) - 6);
         assert_eq!([0; 6].map(ahead), [false; 6]);
+    }
+
+    #[test]
+    fn yields_that_take_too_long_become_rare_and_return_once_they_are_quick() {
+        let most = Duration::from_micros(20);
+        let (slow, quick) = (Duration::from_millis(3), Duration::from_micros(2));
+        let patience = Patience::new();
+        // Of so many turns, how many yield while each yield takes so long?
+        let yields = |turns: u32, took: Duration| {
+            let mut yields = 0;
+            for _ in 0..turns {
+                if patience.rests() {
+                    patience.rest.store(patience.rest.load(Relaxed) - 1, Relaxed);
+                } else {
+                    patience.learn_yield(took, most);
+                    yields += 1;
+                }
+            }
+            yields
+        };
+        assert_eq!(yields(100, quick), 100);
+        assert!((4..12).contains(&yields(10_000, slow)));
+        assert!(yields(100_000, slow) < 30);
+        yields(REST + STEP * STEPS, quick);
+        assert_eq!(yields(100, quick), 100);
+        // A single one that is slow costs little.
+        yields(1, slow);
+        assert!(yields(1000, quick) > 900);
+    }
+
+    #[test]
+    fn a_turn_on_a_crowded_core_sleeps_at_once_and_counts_its_rest() {
+        let patience = Patience { rest: AtomicU32::new(3), ..Patience::new() };
+        for left in [2, 1, 0] {
+            let mut turn = patience.turn();
+            turn.yield_ahead();
+            assert!(!turn.try_yield());
+            assert!(!turn.yielded);
+            turn.end(true);
+            assert_eq!(patience.rest.load(Relaxed), left);
+        }
+        assert!(!patience.turn().sleeps_at_once());
+        assert_eq!(patience.turn().try_yield(), !longest().is_zero());
     }
 
     #[test]

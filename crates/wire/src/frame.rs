@@ -165,6 +165,9 @@ fn wait_for_packet(
         turn.yield_ahead();
     }
     let mut wait = Wait::Try;
+    if deadline.is_never() && turn.sleeps_at_once() {
+        wait = Wait::Block;
+    }
     let packet = loop {
         match socket::recv(socket, buffer, wait) {
             Ok(Some(packet)) => break Some(packet),
