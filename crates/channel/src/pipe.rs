@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use multiproc_os::deadline::Deadline;
 use multiproc_os::poll;
-use multiproc_wire::{Endpoint, encode_move};
+use multiproc_wire::{Body, Endpoint, encode_move};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -368,7 +368,7 @@ impl<S, R> Connection<S, R> {
     /// # Ok::<(), multiproc_channel::Error>(())
     /// ```
     pub fn recv_bytes(&self) -> Result<Vec<u8>, Error> {
-        self.recv_bytes_with(<[u8]>::to_vec)
+        self.recv_bytes_with(|body| Ok(body.to_vec()?))
     }
 
     /// Waits for a message, copies its bytes to the beginning of `buffer` and tells how many they are.
@@ -396,21 +396,21 @@ impl<S, R> Connection<S, R> {
     /// ```
     pub fn recv_bytes_into(&self, buffer: &mut [u8]) -> Result<usize, Error> {
         let room = buffer.len();
-        self.recv_bytes_with(|bytes| match buffer.get_mut(..bytes.len()) {
-            Some(start) => {
-                start.copy_from_slice(bytes);
-                Ok(bytes.len())
-            }
-            None => Err(Kind::BufferTooShort { room, message: Bytes(bytes.to_vec()) }.into()),
-        })?
+        self.recv_bytes_with(|body| match body.read_into(buffer)? {
+            Some(len) => Ok(len),
+            None => Err(Kind::BufferTooShort { room, message: Bytes(body.to_vec()?) }.into()),
+        })
     }
 
-    fn recv_bytes_with<T>(&self, read: impl FnOnce(&[u8]) -> T) -> Result<T, Error> {
-        let received = self.endpoint.recv_with(Deadline::NEVER, |reader| {
-            if reader.has_fds() { Err(Kind::HandlesInBytes) } else { Ok(read(reader.rest())) }
+    fn recv_bytes_with<T>(
+        &self,
+        read: impl FnOnce(Body<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let received = self.endpoint.recv_bytes_with(Deadline::NEVER, |body, has_fds| {
+            if has_fds { Err(Kind::HandlesInBytes.into()) } else { read(body) }
         })?;
         // It waits as long as it takes.
-        Ok(received.ok_or(Kind::TimedOut)??)
+        received.ok_or(Kind::TimedOut)?
     }
 
     /// Waits no longer than `timeout` until a call to receive would not wait: a value is there, or the

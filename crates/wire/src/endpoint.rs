@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::fd::UniqueFd;
-use crate::frame;
+use crate::frame::{self, Body};
 use crate::message::{Message, Reader};
 
 /// One end of a socket over which messages travel whole, in order, in both directions.
@@ -119,6 +119,24 @@ impl<F: AsFd> Endpoint<F> {
         read: impl FnOnce(Reader<'_>) -> R,
     ) -> Result<Option<R>, Error> {
         frame::receive(self.as_fd(), &self.patience, deadline, read)
+    }
+
+    /// Receives one message that is bytes alone: see [`send_bytes`](Endpoint::send_bytes). They are
+    /// had for a copy, which costs less than reading them in place. Returns `None` if the deadline
+    /// passed before one came.
+    ///
+    /// `read` is also told whether the message has descriptors, which are closed.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv_with`](Endpoint::recv_with).
+    pub fn recv_bytes_with<R>(
+        &self,
+        deadline: Deadline,
+        read: impl FnOnce(Body<'_>, bool) -> R,
+    ) -> Result<Option<R>, Error> {
+        let read = |body: Body<'_>, fds: Vec<OwnedFd>| read(body, !fds.is_empty());
+        frame::receive_body(self.as_fd(), &self.patience, deadline, read)
     }
 
     /// Sends two parts, one after the other, and descriptors as one message: see

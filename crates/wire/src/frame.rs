@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use multiproc_os::context;
 use multiproc_os::deadline::Deadline;
-use multiproc_os::memory::SealedBytes;
+use multiproc_os::memory::{SealedBytes, SealedFile};
 use multiproc_os::patience::Patience;
 use multiproc_os::poll;
 use multiproc_os::socket::{self, MAX_FDS, Packet, Wait};
@@ -136,12 +136,77 @@ fn load_courier(fds: &[BorrowedFd<'_>]) -> io::Result<OwnedFd> {
     Ok(unload)
 }
 
+/// The bytes of a message that was received, wherever they are.
+#[derive(Debug)]
+pub struct Body<'a>(Place<'a>);
+
+#[derive(Debug)]
+enum Place<'a> {
+    Inline(&'a [u8]),
+    Memory(SealedFile),
+}
+
+impl Body<'_> {
+    /// How many there are.
+    #[allow(clippy::len_without_is_empty)] // One that is empty is like any other.
+    pub fn len(&self) -> usize {
+        match &self.0 {
+            Place::Inline(bytes) => bytes.len(),
+            Place::Memory(file) => file.len(),
+        }
+    }
+
+    /// Copies them.
+    ///
+    /// # Errors
+    ///
+    /// There is no memory for them.
+    pub fn to_vec(&self) -> Result<Vec<u8>, Error> {
+        match &self.0 {
+            Place::Inline(bytes) => Ok(bytes.to_vec()),
+            Place::Memory(file) => file.to_vec().map_err(|error| Error::io("read", error)),
+        }
+    }
+
+    /// Copies them to the beginning of the room and tells how many they are. `None` if they do not
+    /// fit.
+    ///
+    /// # Errors
+    ///
+    /// The system refused to read them.
+    pub fn read_into(&self, room: &mut [u8]) -> Result<Option<usize>, Error> {
+        let Some(room) = room.get_mut(..self.len()) else { return Ok(None) };
+        match &self.0 {
+            Place::Inline(bytes) => room.copy_from_slice(bytes),
+            Place::Memory(file) => file.read(room).map_err(|error| Error::io("read", error))?,
+        }
+        Ok(Some(room.len()))
+    }
+}
+
 /// Receives a message and has it read. `Ok(None)`: the deadline passed before one came.
 pub(crate) fn receive<R>(
     socket: BorrowedFd<'_>,
     patience: &Patience,
     deadline: Deadline,
     read: impl FnOnce(Reader<'_>) -> R,
+) -> Result<Option<R>, Error> {
+    let read = |body: Body<'_>, fds| match body.0 {
+        Place::Inline(bytes) => Ok(read(Reader::new(bytes, fds))),
+        Place::Memory(file) => {
+            let bytes = file.map().map_err(|error| Error::io("map", error))?;
+            Ok(read(Reader::new(&bytes, fds)))
+        }
+    };
+    receive_body(socket, patience, deadline, read)?.transpose()
+}
+
+/// Receives a message and gives its bytes and descriptors, as [`receive`] does.
+pub(crate) fn receive_body<R>(
+    socket: BorrowedFd<'_>,
+    patience: &Patience,
+    deadline: Deadline,
+    read: impl FnOnce(Body<'_>, Vec<OwnedFd>) -> R,
 ) -> Result<Option<R>, Error> {
     let mut buffer = Buffer::take();
     let Some(packet) = wait_for_packet(socket, &mut buffer.0, patience, deadline)? else {
@@ -197,26 +262,25 @@ fn wait_for_packet(
 fn unpack<R>(
     packet: &[u8],
     mut attached: Vec<OwnedFd>,
-    read: impl FnOnce(Reader<'_>) -> R,
+    read: impl FnOnce(Body<'_>, Vec<OwnedFd>) -> R,
 ) -> Result<R, Error> {
     let Some((header, inline)) = Header::decode(packet) else {
         return Err(Error::corrupt("its header is not of this format"));
     };
-    let memory = if header.flags & IN_MEMORY != 0 {
+    let body = if header.flags & IN_MEMORY != 0 {
         if attached.is_empty() || !inline.is_empty() {
             return Err(Error::corrupt("its body is said to be in memory, and is not"));
         }
-        match SealedBytes::open(attached.remove(0), header.len) {
-            Ok(memory) => Some(memory),
+        match SealedFile::check(attached.remove(0), header.len) {
+            Ok(memory) => Body(Place::Memory(memory)),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 return Err(Error::corrupt(error.to_string()));
             }
-            Err(error) => return Err(Error::io("map", error)),
+            Err(error) => return Err(Error::io("open", error)),
         }
     } else {
-        None
+        Body(Place::Inline(inline))
     };
-    let body: &[u8] = memory.as_deref().unwrap_or(inline);
     if body.len() as u64 != header.len {
         return Err(Error::corrupt("it is shorter or longer than its header says"));
     }
@@ -231,7 +295,7 @@ fn unpack<R>(
     if fds.len() != header.fds as usize {
         return Err(Error::corrupt("it has more or fewer descriptors than its header says"));
     }
-    Ok(read(Reader::new(body, fds)))
+    Ok(read(body, fds))
 }
 
 fn unload_courier(courier: OwnedFd, count: u32) -> Result<Vec<OwnedFd>, Error> {

@@ -13,6 +13,6 @@ mod table;
 pub use endpoint::Endpoint;
 pub use error::Error;
 pub use fd::{Fd, SharedFd, UniqueFd};
-pub use frame::INLINE_MAX;
+pub use frame::{Body, INLINE_MAX};
 pub use message::{Message, Moved, Reader, Rejected, decode, encode, encode_move};
 pub use table::fail;

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 
 use memmap2::{Mmap, MmapOptions};
 use rustix::fs::{SealFlags, fcntl_add_seals, fstat};
@@ -51,11 +52,42 @@ impl SealedBytes {
     ///
     /// # Errors
     ///
-    /// The descriptor is not of a memfd with all the seals, or it claims to be longer than `max_len`
-    /// or than the memory that stands behind it.
+    /// As [`SealedFile::check`].
     pub fn open(fd: OwnedFd, max_len: u64) -> io::Result<Self> {
+        SealedFile::check(fd, max_len)?.map()
+    }
+}
+
+/// The same bytes, not mapped: whoever wants a copy of them has it sooner by a call.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_os::memory::{SealedBytes, SealedFile};
+///
+/// let file = SealedFile::check(SealedBytes::write(&[b"text"])?, 4)?;
+/// assert_eq!(file.to_vec()?, b"text");
+/// let mut buffer = [0; 4];
+/// file.read(&mut buffer)?;
+/// assert_eq!(&buffer, b"text");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct SealedFile {
+    file: File,
+    len: usize,
+}
+
+impl SealedFile {
+    /// Checks a descriptor that came from elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// It is not of a memfd with all the seals, or it claims to be longer than `max_len` or than the
+    /// memory that stands behind it.
+    pub fn check(fd: OwnedFd, max_len: u64) -> io::Result<Self> {
         const BLOCK: u64 = 512;
-        verify(fd.as_fd(), Self::SEALS)?;
+        verify(fd.as_fd(), SealedBytes::SEALS)?;
         let stat = fstat(&fd)?;
         let len = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
         if len > max_len {
@@ -67,8 +99,50 @@ impl SealedBytes {
             return Err(invalid(format!("{len} bytes that only {backed} stand behind")));
         }
         let len = usize::try_from(len).map_err(io::Error::other)?;
-        let map = read_only(&fd, 0, len)?;
-        Ok(SealedBytes { map })
+        Ok(SealedFile { file: fd.into(), len })
+    }
+
+    /// How many bytes there are.
+    #[allow(clippy::len_without_is_empty)] // One that is empty is like any other.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Maps the bytes.
+    ///
+    /// # Errors
+    ///
+    /// The process has no address space left.
+    pub fn map(&self) -> io::Result<SealedBytes> {
+        Ok(SealedBytes { map: read_only(&self.file, 0, self.len)? })
+    }
+
+    /// Copies the bytes.
+    ///
+    /// # Errors
+    ///
+    /// The system has no memory left (`OutOfMemory`).
+    pub fn to_vec(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(self.len)?;
+        while bytes.len() < self.len {
+            let at = bytes.len() as u64;
+            let room = rustix::buffer::spare_capacity(&mut bytes);
+            if rustix::io::pread(&self.file, room, at)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        bytes.truncate(self.len);
+        Ok(bytes)
+    }
+
+    /// Copies the first bytes to where they just fit.
+    ///
+    /// # Errors
+    ///
+    /// There are fewer bytes than room.
+    pub fn read(&self, room: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(room, 0)
     }
 }
 
@@ -228,6 +302,11 @@ mod tests {
         assert!(rustix::io::write(&fd, b"x").is_err());
         assert!(ftruncate(&fd, 1).is_err());
         assert_eq!(&*SealedBytes::open(fd, 3).unwrap(), b"abc");
+
+        let file = SealedFile::check(SealedBytes::write(&[&[7; 9000]]).unwrap(), 9000).unwrap();
+        assert_eq!(file.to_vec().unwrap(), [7; 9000]);
+        assert!(file.read(&mut [0; 9000]).is_ok());
+        assert!(file.read(&mut [0; 9001]).is_err());
 
         let empty = SealedBytes::write(&[]).unwrap();
         assert!(SealedBytes::open(empty, 0).unwrap().is_empty());
