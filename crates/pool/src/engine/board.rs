@@ -293,6 +293,48 @@ mod tests {
         assert_eq!(board.outbox().unwrap().1, 1);
     }
 
+    const MANY: u32 = 1_000;
+
+    /// Begins tasks until it is told not to. Gives how many it has begun.
+    fn run(board: &Board) -> u32 {
+        (0..MANY).take_while(|&task| board.begin(task) == Turn::Begin).count() as u32
+    }
+
+    #[test]
+    fn each_task_is_begun_or_taken_back_and_none_both() {
+        for round in 1..200 {
+            let board = Board::new().unwrap();
+            board.reset(MANY);
+            let (begun, taken) = std::thread::scope(|scope| {
+                let worker = scope.spawn(|| run(&board));
+                let mut taken = 0;
+                while !worker.is_finished() {
+                    taken += board.take_back(|left| left.min(round % 7));
+                }
+                (worker.join().unwrap(), taken)
+            });
+            assert_eq!(begun + taken, MANY, "round {round}");
+        }
+    }
+
+    #[test]
+    fn none_is_begun_after_one_that_is_doomed() {
+        for round in 1..200 {
+            let board = Board::new().unwrap();
+            board.reset(MANY);
+            let (begun, doomed) = std::thread::scope(|scope| {
+                let worker = scope.spawn(|| run(&board));
+                let mut doomed = None;
+                while doomed.is_none() && !worker.is_finished() {
+                    let next = board.claim().next;
+                    doomed = next.checked_sub(1).filter(|task| next > round && board.doom(*task));
+                }
+                (worker.join().unwrap(), doomed)
+            });
+            assert!(doomed.is_none_or(|task| begun == task + 1), "round {round}: {begun}");
+        }
+    }
+
     #[test]
     fn results_of_before_do_not_pass_for_those_of_new_tasks() {
         let board = Board::new().unwrap();
