@@ -1,4 +1,5 @@
 use std::any::type_name;
+use std::cell::Cell;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -40,12 +41,38 @@ pub struct Message {
 ///
 /// The value's `Serialize` failed: the error has its text.
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Message, Error> {
-    /// Most values are no longer, and cost one allocation.
-    const SHORT: usize = 128;
+    encode_into(Vec::with_capacity(SHORT), value)
+}
 
-    let mut message = Message { bytes: Vec::with_capacity(SHORT), fds: Vec::new() };
+/// Most values are no longer, and cost one allocation.
+const SHORT: usize = 128;
+
+fn encode_into<T: Serialize + ?Sized>(bytes: Vec<u8>, value: &T) -> Result<Message, Error> {
+    let mut message = Message { bytes, fds: Vec::new() };
     message.push(value)?;
     Ok(message)
+}
+
+thread_local! {
+    /// The room of a message that was sent, for the next one: see [`Moved`].
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+#[inline]
+fn take_spare() -> Vec<u8> {
+    // At the thread's very end there is none.
+    let spare = SPARE.try_with(Cell::take).unwrap_or_default();
+    if spare.capacity() == 0 { Vec::with_capacity(SHORT) } else { spare }
+}
+
+#[inline]
+fn keep_spare(mut bytes: Vec<u8>) {
+    const KEPT: usize = 4 << 10;
+
+    if (1..=KEPT).contains(&bytes.capacity()) {
+        bytes.clear();
+        let _ended = SPARE.try_with(|spare| spare.set(bytes));
+    }
 }
 
 /// Encodes a value that is to leave this process, handles with a single owner among it.
@@ -67,7 +94,7 @@ pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Message, Error> {
 /// # Ok::<(), multiproc_wire::Error>(())
 /// ```
 pub fn encode_move<T: Serialize + DeserializeOwned>(value: T) -> Result<Moved<T>, Rejected<T>> {
-    let message = match encode(&value) {
+    let message = match encode_into(take_spare(), &value) {
         Ok(message) => message,
         Err(error) => return Err(Rejected { error, value: Some(value) }),
     };
@@ -217,6 +244,7 @@ impl Message {
     }
 
     /// The encoded values.
+    #[inline]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -233,11 +261,16 @@ impl Message {
     }
 
     /// The descriptors of the handles in the message.
+    #[inline]
     pub fn fds(&self) -> Vec<BorrowedFd<'_>> {
+        if self.fds.is_empty() {
+            return Vec::new();
+        }
         self.fds.iter().map(|attached| attached.fd.as_fd()).collect()
     }
 
     /// Tells whether the message carries descriptors.
+    #[inline]
     pub fn has_fds(&self) -> bool {
         !self.fds.is_empty()
     }
@@ -248,6 +281,7 @@ impl Message {
         Reader { bytes: &self.bytes, fds }
     }
 
+    #[inline]
     fn has_owners(&self) -> bool {
         self.fds.iter().any(|attached| attached.unique)
     }
@@ -286,15 +320,21 @@ impl<T: DeserializeOwned> Moved<T> {
     }
 
     /// Gives the message up to be kept, and drops the value.
-    pub fn into_message(self) -> Message {
-        self.message
+    pub fn into_message(mut self) -> Message {
+        std::mem::take(&mut self.message)
     }
 
     /// Gives the value back, for a message that was not sent.
     ///
     /// `None` if it owned a handle and its type cannot read what it has itself written.
-    pub fn into_value(self) -> Option<T> {
-        self.value.or_else(|| decode(self.message).ok())
+    pub fn into_value(mut self) -> Option<T> {
+        self.value.take().or_else(|| decode(std::mem::take(&mut self.message)).ok())
+    }
+}
+
+impl<T> Drop for Moved<T> {
+    fn drop(&mut self) {
+        keep_spare(std::mem::take(&mut self.message.bytes));
     }
 }
 
@@ -333,7 +373,12 @@ impl Drop for Behind<'_, '_> {
 
 impl<'a> Reader<'a> {
     /// Reads a message that came as these bytes and descriptors.
+    #[inline]
     pub fn new(bytes: &'a [u8], fds: Vec<OwnedFd>) -> Self {
+        // Collecting nothing costs as much as reading a small value.
+        if fds.is_empty() {
+            return Reader { bytes, fds: Vec::new() };
+        }
         Reader { bytes, fds: fds.into_iter().map(|fd| Some(Descriptor::new(fd))).collect() }
     }
 
@@ -362,13 +407,40 @@ impl<'a> Reader<'a> {
     ///
     /// It is not a value of this type. What follows can still be read.
     pub fn read_framed<T: DeserializeOwned>(&mut self) -> Result<T, Error> {
+        self.read_framed_by(Self::read)
+    }
+
+    /// Has the values read that stand behind one length: all of them.
+    ///
+    /// # Errors
+    ///
+    /// Those of `read`, or it has left some. What follows can still be read.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut message = multiproc_wire::Message::new();
+    /// message.push_framed((7u8, "seven"))?;
+    /// let mut reader = message.reader();
+    /// let text: String = reader.read_framed_by(|reader| match reader.read::<u8>()? {
+    ///     7 => reader.read(),
+    ///     _ => Ok(String::new()),
+    /// })?;
+    /// assert_eq!(text, "seven");
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
+    #[inline]
+    pub fn read_framed_by<T>(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let cut_short = || Error::corrupt("it is cut short");
         let (len, rest) = self.bytes.split_first_chunk::<FRAME>().ok_or_else(cut_short)?;
         let len = u32::from_le_bytes(*len) as usize;
         let (value, rest) = rest.split_at_checked(len).ok_or_else(cut_short)?;
         self.bytes = value;
         let reader = Behind { reader: self, rest };
-        let result = reader.reader.read();
+        let result = read(&mut *reader.reader);
         let left = reader.reader.bytes.len();
         drop(reader);
         match result {
@@ -404,6 +476,7 @@ impl<'a> Reader<'a> {
     /// # Errors
     ///
     /// Bytes or descriptors are left over.
+    #[inline]
     pub fn finish(self) -> Result<(), Error> {
         if !self.bytes.is_empty() {
             return Err(Error::corrupt("bytes are left over after the value"));
