@@ -15,7 +15,7 @@ use crate::chunks::Element;
 use crate::context::{Context, Shelf};
 use crate::engine::board::{Board, Turn};
 use crate::mode::Mode;
-use crate::outcome::Outcome;
+use crate::outcome::{self, Trouble};
 use crate::trace;
 
 /// The argument of a worker process.
@@ -213,19 +213,19 @@ pub(crate) fn close<S: Any, F: Serialize>(function: fn(S) -> F, state: Box<dyn A
     let mut message = Message::new();
     let outcome = match state.downcast::<S>() {
         Ok(state) => match catch(|| function(*state)) {
-            Ok(value) => Outcome::Returned(value),
-            Err(panic) => Outcome::Panicked(panic),
+            Ok(value) => Ok(value),
+            Err(panic) => Err(Trouble::panicked(panic)),
         },
-        Err(_) => Outcome::Failed(NO_STATE.into()),
+        Err(_) => Err(Trouble::failed(NO_STATE.into())),
     };
-    push(&mut message, outcome);
+    outcome::push(&mut message, outcome);
     message
 }
 
 /// What stands for the value of a finalizer that did not come to return one.
 pub(crate) fn failed(reason: String) -> Message {
     let mut message = Message::new();
-    push(&mut message, Outcome::<()>::Failed(reason));
+    outcome::push::<()>(&mut message, Err(Trouble::failed(reason)));
     message
 }
 
@@ -250,11 +250,11 @@ fn run_all<A: DeserializeOwned, R: Serialize>(
         }
         let outcome = match catch(|| arguments.read_framed::<A>()) {
             Ok(Ok(argument)) => match catch(|| trace::task(task, || call(argument))) {
-                Ok(value) => Outcome::Returned(value),
-                Err(panic) => Outcome::Panicked(panic),
+                Ok(value) => Ok(value),
+                Err(panic) => Err(Trouble::panicked(panic)),
             },
-            Ok(Err(error)) => Outcome::Failed(format!("its argument: {error}")),
-            Err(panic) => Outcome::Panicked(panic),
+            Ok(Err(error)) => Err(Trouble::failed(format!("its argument: {error}"))),
+            Err(panic) => Err(Trouble::panicked(panic)),
         };
         results.add(outcome);
         if place.most_resident.is_some_and(|most| resident().is_some_and(|now| now > most)) {
@@ -270,7 +270,7 @@ fn fail_all<R: Serialize>(place: &'static Place, run: &Run, reason: &str) {
     let mut results = Results::new(place, run);
     for task in run.first..run.first + run.count {
         match place.board.begin(task) {
-            Turn::Begin => results.add::<R>(Outcome::Failed(reason.into())),
+            Turn::Begin => results.add::<R>(Err(Trouble::failed(reason.into()))),
             Turn::Skip => break,
             Turn::Die => wait_for_the_end(),
         }
@@ -323,9 +323,9 @@ impl Results {
         Results { place, single, first: run.first, count: 0, message: Message::new() }
     }
 
-    fn add<R: Serialize>(&mut self, outcome: Outcome<R>) {
+    fn add<R: Serialize>(&mut self, outcome: Result<R, Trouble>) {
         let start = self.message.bytes().len();
-        push(&mut self.message, outcome);
+        outcome::push(&mut self.message, outcome);
         self.count += 1;
         let kept = self.single
             || !self.message.has_fds() && self.place.board.keep(&self.message.bytes()[start..]);
@@ -345,19 +345,4 @@ impl Results {
         self.count = 0;
         self.place.board.clear_outbox(self.first);
     }
-}
-
-/// Adds an outcome, or why it cannot be sent.
-fn push<R: Serialize>(message: &mut Message, outcome: Outcome<R>) {
-    let start = message.bytes().len();
-    let failure = match catch(|| message.push_framed(outcome)) {
-        Ok(Ok(())) => return,
-        Ok(Err(error)) => Outcome::Failed(format!("its value: {error}")),
-        Err(panic) => {
-            message.truncate(start);
-            Outcome::<()>::Panicked(panic)
-        }
-    };
-    // It is text, which serialises.
-    let _serialises = message.push_framed(failure);
 }

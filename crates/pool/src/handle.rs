@@ -6,14 +6,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use multiproc_os::deadline::Deadline;
-use multiproc_process::__private::catch;
-use multiproc_wire::Reader;
 use serde::de::DeserializeOwned;
 
 use crate::callback;
 use crate::engine::{Batch, Content, Part, Shared};
 use crate::error::{MapError, TaskError, TaskKind};
-use crate::outcome::Outcome;
+use crate::outcome;
 
 /// What will come of one task: see [`Pool::apply_async`](crate::Pool::apply_async).
 ///
@@ -313,22 +311,10 @@ pub(crate) fn read<R: DeserializeOwned>(
         Content::Outcomes(message) => {
             let mut reader = message.reader();
             for index in indices {
-                take(index, read_one(&mut reader));
+                take(index, outcome::read(&mut reader));
             }
         }
     }
-}
-
-pub(crate) fn read_one<R: DeserializeOwned>(reader: &mut Reader<'_>) -> Result<R, TaskError> {
-    let kind = match catch(|| reader.read_framed::<Outcome<R>>()) {
-        Ok(Ok(Outcome::Returned(value))) => return Ok(value),
-        Ok(Ok(Outcome::Panicked(panic))) => TaskKind::Panicked(panic),
-        Ok(Ok(Outcome::Failed(reason))) => TaskKind::Failed(reason),
-        Ok(Err(error)) => TaskKind::Value(error.to_string()),
-        // Or those beside it would be lost with it.
-        Err(panic) => TaskKind::Value(format!("panicked: {panic}")),
-    };
-    Err(kind.into())
 }
 
 /// Every task is done once, so that none is ever missing at the end.

@@ -15,10 +15,11 @@ use crate::death;
 use crate::engine::job::Jobs;
 use crate::engine::{Batch, Dispatcher, Shared};
 use crate::error::{Error, Kind, MapError, TaskError};
-use crate::handle::{MapHandle, TaskHandle, read_one};
+use crate::handle::{MapHandle, TaskHandle};
 use crate::imap::{Imap, ImapUnordered};
 use crate::mode::{Mode, Stateful, Stateless};
 use crate::options::{Observer, Options};
+use crate::outcome;
 use crate::statistics::Statistics;
 use crate::trace;
 
@@ -382,7 +383,7 @@ where
         self.close();
         self.owner.wait()?;
         let finals = std::mem::take(&mut self.shared().lock().finals);
-        Ok(finals.iter().map(|message| read_one(&mut message.reader())).collect())
+        Ok(finals.iter().map(|message| outcome::read(&mut message.reader())).collect())
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use common::{Gate, gate, log, note, pass, say, task_that_waits, watchdog};
 use multiproc_pool::{Pool, Stateful};
-use multiproc_process::{Limit, cpu_count, init_before_main};
+use multiproc_process::{Limit, Process, cpu_count, init_before_main};
 use multiproc_wire::Fd;
 
 init_before_main!();
@@ -87,6 +87,18 @@ fn libraries_are_told_their_share_of_the_processors() {
     for name in CAPS {
         assert_eq!(none.apply(variable, name.into()).unwrap(), std::env::var(name).ok());
     }
+}
+
+#[test]
+fn what_the_parent_was_told_of_threads_holds_for_its_workers() {
+    watchdog();
+    let ask = |()| {
+        let pool = Pool::builder().workers(1).build().unwrap();
+        ["RAYON_NUM_THREADS", "OMP_NUM_THREADS"]
+            .map(|name| pool.apply(variable, name.to_owned()).unwrap().unwrap())
+    };
+    let told = Process::builder().env("RAYON_NUM_THREADS", "3").env("OMP_NUM_THREADS", "");
+    assert_eq!(told.spawn(ask, ()).unwrap().join().unwrap(), ["3", ""]);
 }
 
 #[test]

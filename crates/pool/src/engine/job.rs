@@ -160,7 +160,13 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     fn push<A: Serialize>(&mut self, argument: A) -> Result<(), multiproc_wire::Error> {
-        self.message.push_framed(argument)?;
+        let start = self.ends.last().copied().unwrap_or(0);
+        let message = &mut self.message;
+        let pushed = catch_unwind(AssertUnwindSafe(|| message.push_framed(argument)));
+        pushed.unwrap_or_else(|payload| {
+            self.message.truncate(start);
+            resume_unwind(payload)
+        })?;
         // It is kept until the task is done, and must not keep the task's memory mapped.
         self.message.let_go();
         self.ends.push(self.message.bytes().len());
