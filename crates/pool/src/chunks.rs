@@ -170,7 +170,7 @@ impl<'a, T: Element> Lent<'a, T> {
                 sent += 1;
             }
             let Some(part) = self.batch.take(Deadline::NEVER) else { break };
-            read(part, |index, outcome: Result<(ShmBox<[T]>, Result<R, Panic>), _>| {
+            read::<(ShmBox<[T]>, Result<R, Panic>)>(part, |index, outcome| {
                 let Some(place @ Chunk::Away(_)) = self.chunks.get_mut(index) else { return };
                 outcomes[index] = Some(match outcome {
                     Ok((chunk, outcome)) => {
