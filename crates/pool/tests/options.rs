@@ -26,8 +26,11 @@ fn variable(name: String) -> Option<String> {
     std::env::var(name).ok()
 }
 
+/// Where tasks wait, and where they write.
+type GateAndLog = (Fd<File>, Fd<File>);
+
 /// A pool whose tasks wait at a gate, and a log that they write to.
-fn gated(workers: usize) -> (Pool<Stateful<(Fd<File>, Fd<File>)>>, Gate, common::Log) {
+fn gated(workers: usize) -> (Pool<Stateful<GateAndLog>>, Gate, common::Log) {
     let (entry, gate) = gate();
     let (writer, log) = log();
     let pool = Pool::builder().workers(workers).state(|state| state, (entry, writer));
@@ -52,7 +55,7 @@ fn without_a_size_long_tasks_are_spread_and_short_ones_bundled() {
     // Two tasks can only both run if neither waits behind the other.
     let (pool, gate, _) = gated(2);
     let (says, mut running) = task_that_waits();
-    let meet = |(gate, _): &mut (Fd<File>, Fd<File>), says: Fd<File>| {
+    let meet = |(gate, _): &mut GateAndLog, says: Fd<File>| {
         say(&says);
         pass(gate);
     };
@@ -155,7 +158,7 @@ fn an_initializer_gets_its_argument_in_every_worker() {
 fn tasks_of_higher_priority_are_begun_first() {
     watchdog();
     let (pool, gate, log) = gated(1);
-    let task = |(gate, log): &mut (Fd<File>, Fd<File>), name: String| {
+    let task = |(gate, log): &mut GateAndLog, name: String| {
         note(log, name);
         pass(gate);
     };
