@@ -2,11 +2,11 @@
 
 use multiproc::{
     ActiveChild, Address, Array, Barrier, BoundedSemaphore, Client, Condition, Connection, Event,
-    Fd, JoinableQueue, Limit, Listener, Lock, LockGuard, ParentProcess, Pool, Process, Queue,
-    RLock, Receiver, RwLock, Semaphore, Sender, ShareableList, Shared, SharedMemory, ShmArc,
-    ShmBox, SocketConnection, StartMethod, Task, Value, Waitable, active_children, cpu_count,
-    current_process, init_before_main, parent_process, pipe, set_forkserver_preload,
-    set_start_method, wait, wait_async,
+    Failure, Fd, JoinableQueue, Limit, Listener, Lock, LockGuard, ParentProcess, Pool, Process,
+    Queue, RLock, Receiver, RwLock, Semaphore, Sender, ShareableList, Shared, SharedMemory, ShmArc,
+    ShmBox, SocketConnection, StartMethod, Stateful, Task, Value, Waitable, active_children,
+    as_completed, cpu_count, current_process, init_before_main, parent_process, pipe,
+    set_forkserver_preload, set_start_method, wait, wait_async,
 };
 
 init_before_main!();
@@ -120,6 +120,7 @@ fn modules() {
     is_error::<multiproc::pool::Error>();
     is_error::<multiproc::pool::TaskError>();
     is_error::<multiproc::pool::MapError<u8>>();
+    is_error::<multiproc::pool::ChunksError<u8>>();
     is_error::<multiproc::channel::Error>();
     is_error::<multiproc::channel::SendError<u8>>();
     is_error::<multiproc::shm::Error>();
@@ -133,6 +134,8 @@ fn handles_go_between_threads() {
     fn is_send_and_sync<T: Send + Sync>() {}
     is_send_and_sync::<Process<u8>>();
     is_send_and_sync::<Pool>();
+    is_send_and_sync::<Pool<Stateful<u8>>>();
+    is_send_and_sync::<Failure>();
     is_send_and_sync::<Queue<u8>>();
     is_send_and_sync::<Connection<u8>>();
     is_send_and_sync::<Sender<u8>>();
@@ -155,4 +158,18 @@ fn handles_go_between_threads() {
     is_send_and_sync::<ShareableList>();
     is_send::<multiproc::pool::TaskHandle<u8>>();
     is_send::<multiproc::pool::MapHandle<u8>>();
+}
+
+#[test]
+fn the_pools_names_work_together() {
+    let pool = Pool::builder().workers(1).state(|start: u32| start, 1).build().unwrap();
+    let next = |count: &mut u32, by: u32| -> Result<u32, Failure> {
+        *count += by;
+        Ok("4".parse::<u32>()? + *count)
+    };
+    let later = (0..3).map(|by| pool.apply_async(next, by)).collect::<Result<Vec<_>, _>>().unwrap();
+    let mut sums: Vec<u32> =
+        as_completed(later).map(|(_, result)| result.unwrap().unwrap()).collect();
+    sums.sort();
+    assert_eq!(sums, [5, 6, 8]);
 }
