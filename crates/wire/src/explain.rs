@@ -7,7 +7,7 @@ use std::fmt;
 use serde::ser::{self, Serialize, Serializer};
 
 use crate::error::{Error, Kind};
-use crate::table;
+use crate::table::Building;
 
 /// Says why the value could not be serialised.
 #[cold]
@@ -30,7 +30,10 @@ pub(crate) fn decode_error<T>(
 ///
 /// `None` if it succeeds this time: then the failure was postcard's own, and it has a text for that.
 fn failure<T: Serialize + ?Sized>(value: &T) -> Option<String> {
-    let (result, _fds) = table::building(Vec::new(), || value.serialize(Probe));
+    let mut fds = Vec::new();
+    let building = Building::begin(&mut fds);
+    let result = value.serialize(Probe);
+    building.end();
     result.err().map(|Text(text)| text)
 }
 

@@ -20,6 +20,8 @@ pub const INLINE_MAX: usize = 64 << 10;
 const HEADER: usize = 16;
 /// The longest packet that is copied together.
 const SHORT: usize = 512;
+/// Most of those are no longer, and have less room to be cleared.
+const SHORTER: usize = 128;
 const MARK: u8 = 0x6d;
 const IN_MEMORY: u8 = 1;
 const BY_COURIER: u8 = 2;
@@ -89,10 +91,10 @@ fn send_packet(
     };
     if fds.is_empty() && memory.is_none() {
         // Copying a short packet together costs less than having the kernel gather it.
-        let mut packet = [0; SHORT];
-        return match join(&mut packet, [&header.encode(), inline[0], inline[1]]) {
-            Some(packet) => socket::send_bytes(socket, packet, wait),
-            None => send(&header, &[]),
+        return match HEADER + len {
+            0..=SHORTER => send_joined::<SHORTER>(socket, &header, inline, wait),
+            ..=SHORT => send_joined::<SHORT>(socket, &header, inline, wait),
+            _ => send(&header, &[]),
         };
     }
     let courier;
@@ -107,14 +109,20 @@ fn send_packet(
     send(&header, &attached)
 }
 
-/// Copies the parts into the room, one after the other. `None` if they do not fit.
-fn join<'a>(room: &'a mut [u8], parts: [&[u8]; 3]) -> Option<&'a [u8]> {
+/// Sends the header and the parts, which are no longer than the room together, as one packet.
+fn send_joined<const ROOM: usize>(
+    socket: BorrowedFd<'_>,
+    header: &Header,
+    inline: [&[u8]; 2],
+    wait: Wait,
+) -> io::Result<()> {
+    let mut packet = [0; ROOM];
     let mut len = 0;
-    for part in parts {
-        room.get_mut(len..len + part.len())?.copy_from_slice(part);
+    for part in [&header.encode(), inline[0], inline[1]] {
+        packet[len..len + part.len()].copy_from_slice(part);
         len += part.len();
     }
-    Some(&room[..len])
+    socket::send_bytes(socket, &packet[..len], wait)
 }
 
 /// Puts the descriptors into a private socket and gives the end from which they are taken.

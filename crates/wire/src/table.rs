@@ -56,13 +56,13 @@ pub(crate) struct Attached {
     pub(crate) unique: bool,
 }
 
-/// What is left when a message was read.
+/// What came with a message that is being read.
 #[derive(Default)]
-pub(crate) struct In {
+struct In {
     /// `None` where a handle took it.
-    pub(crate) fds: Vec<Option<Arc<Descriptor>>>,
+    fds: Vec<Option<Arc<Descriptor>>>,
     /// What a handle recorded with [`fail`].
-    pub(crate) error: Option<Box<dyn StdError + Send + Sync>>,
+    error: Option<Box<dyn StdError + Send + Sync>>,
 }
 
 /// What this thread does to a message.
@@ -96,38 +96,61 @@ thread_local! {
     };
 }
 
-/// Runs `build` with the table of the message that it adds to.
-#[inline]
-pub(crate) fn building<R>(fds: Vec<Attached>, build: impl FnOnce() -> R) -> (R, Vec<Attached>) {
-    let scope = Scope::enter(Open::Building);
-    if !fds.is_empty() {
-        OPEN.set(Open::Attaching);
-        TABLES.with_borrow_mut(|tables| tables.outgoing = fds);
-    }
-    let result = build();
-    let fds = if scope.has_table() {
-        TABLES.with_borrow_mut(|tables| mem::take(&mut tables.outgoing))
-    } else {
-        Vec::new()
-    };
-    (result, fds)
+/// For as long as it lives, this thread adds to the message with this table.
+///
+/// It borrows the table, which is moved only if there is something in it: a small structure that is
+/// moved right after it was written costs more than many a value.
+pub(crate) struct Building<'a> {
+    scope: Scope,
+    fds: &'a mut Vec<Attached>,
 }
 
-/// Runs `read` with the descriptors that came with the message.
-#[inline]
-pub(crate) fn reading<R>(fds: Vec<Option<Arc<Descriptor>>>, read: impl FnOnce() -> R) -> (R, In) {
-    let scope = Scope::enter(Open::Reading);
-    if !fds.is_empty() {
-        OPEN.set(Open::Taking);
-        TABLES.with_borrow_mut(|tables| tables.incoming.fds = fds);
+impl<'a> Building<'a> {
+    #[inline]
+    pub(crate) fn begin(fds: &'a mut Vec<Attached>) -> Self {
+        let scope = Scope::enter(Open::Building);
+        if !fds.is_empty() {
+            OPEN.set(Open::Attaching);
+            TABLES.with_borrow_mut(|tables| mem::swap(&mut tables.outgoing, fds));
+        }
+        Building { scope, fds }
     }
-    let result = read();
-    let incoming = if scope.has_table() {
-        TABLES.with_borrow_mut(|tables| mem::take(&mut tables.incoming))
-    } else {
-        In::default()
-    };
-    (result, incoming)
+
+    #[inline]
+    pub(crate) fn end(self) {
+        if self.scope.has_table() {
+            TABLES.with_borrow_mut(|tables| *self.fds = mem::take(&mut tables.outgoing));
+        }
+    }
+}
+
+/// For as long as it lives, this thread reads the message that came with these descriptors.
+pub(crate) struct Reading<'a> {
+    scope: Scope,
+    fds: &'a mut Vec<Option<Arc<Descriptor>>>,
+}
+
+impl<'a> Reading<'a> {
+    #[inline]
+    pub(crate) fn begin(fds: &'a mut Vec<Option<Arc<Descriptor>>>) -> Self {
+        let scope = Scope::enter(Open::Reading);
+        if !fds.is_empty() {
+            OPEN.set(Open::Taking);
+            TABLES.with_borrow_mut(|tables| mem::swap(&mut tables.incoming.fds, fds));
+        }
+        Reading { scope, fds }
+    }
+
+    /// Gives back what was not taken, and what a handle recorded with [`fail`].
+    #[inline]
+    pub(crate) fn end(self) -> Option<Box<dyn StdError + Send + Sync>> {
+        if !self.scope.has_table() {
+            return None;
+        }
+        let incoming = TABLES.with_borrow_mut(|tables| mem::take(&mut tables.incoming));
+        *self.fds = incoming.fds;
+        incoming.error
+    }
 }
 
 /// Puts a descriptor into the message being built and gives its index. `None` outside a message.
