@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use multiproc_os::deadline::Deadline;
 use multiproc_os::poll;
-use multiproc_wire::{Body, Endpoint, encode_move};
+use multiproc_wire::{Body, Endpoint, Moved};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -235,10 +235,10 @@ impl<S: Serialize + DeserializeOwned, R> Connection<S, R> {
     }
 
     fn send_until(&self, value: S, deadline: Deadline, late: Kind) -> Result<(), SendError<S>> {
-        let moved = match encode_move(value) {
-            Ok(moved) => moved,
-            Err(rejected) => return Err(SendError::new(rejected.error, rejected.value)),
-        };
+        let mut moved = Moved::new(value);
+        if let Err(error) = moved.encode() {
+            return Err(SendError::new(error, moved.into_value()));
+        }
         match self.endpoint.send(moved.message(), deadline) {
             Ok(true) => Ok(()),
             Ok(false) => Err(SendError::new(late, moved.into_value())),

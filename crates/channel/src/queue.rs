@@ -17,7 +17,7 @@ use multiproc_os::deadline::Deadline;
 use multiproc_os::patience::Patience;
 use multiproc_os::poll;
 use multiproc_sync::region::Region;
-use multiproc_wire::{Message, Reader, decode, encode_move};
+use multiproc_wire::{Message, Moved, Reader, decode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -313,10 +313,10 @@ impl<T: Serialize + DeserializeOwned> Queue<T> {
     }
 
     fn put_until(&self, item: T, deadline: Deadline, late: Kind) -> Result<(), SendError<T>> {
-        let moved = match encode_move(item) {
-            Ok(moved) => moved,
-            Err(rejected) => return Err(SendError::new(rejected.error, rejected.value)),
-        };
+        let mut moved = Moved::new(item);
+        if let Err(error) = moved.encode() {
+            return Err(SendError::new(error, moved.into_value()));
+        }
         let error = match self.shared.put(moved.message(), deadline) {
             Ok(true) => return Ok(()),
             Ok(false) => late.into(),
@@ -430,6 +430,7 @@ fn checked(bound: usize) -> Result<u64, Error> {
 }
 
 impl Shared {
+    #[inline]
     fn open(&self) -> Result<Log<'_>, Error> {
         Log::open(&self.region, &self.side, &self.signals)
     }

@@ -49,18 +49,22 @@ impl Header {
         self.capacity.store(capacity, Relaxed);
     }
 
+    #[inline]
     pub(super) fn is_closed(&self) -> bool {
         self.closed.load(Acquire) != 0
     }
 
+    #[inline]
     pub(super) fn is_full(&self) -> bool {
         self.count.load(Relaxed) >= self.bound.load(Relaxed)
     }
 
+    #[inline]
     pub(super) fn is_joinable(&self) -> bool {
         self.joinable.load(Relaxed) != 0
     }
 
+    #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.count.load(Relaxed) == 0
     }

@@ -44,6 +44,7 @@ pub(super) struct Log<'a> {
 }
 
 impl<'a> Log<'a> {
+    #[inline]
     pub(super) fn open(
         region: &'a Region<Header>,
         side: &'a Side,
@@ -103,11 +104,13 @@ impl<'a> Log<'a> {
         }
     }
 
+    #[inline]
     pub(super) fn is_closed(&self) -> bool {
         self.header.is_closed()
     }
 
     /// Puts an item in that has no handles. `None` if the queue is full.
+    #[inline]
     pub(super) fn put(&mut self, item: &[u8]) -> Result<Option<()>, Error> {
         if !self.is_open_and_has_room()? {
             return Ok(None);
@@ -139,6 +142,7 @@ impl<'a> Log<'a> {
     }
 
     /// Takes the first item; one without handles is put at the end of `bytes`. `None` if there is none.
+    #[inline]
     pub(super) fn get(&mut self, bytes: &mut Vec<u8>) -> Result<Option<Taken>, Error> {
         let head = self.head();
         if head == self.tail() {
@@ -150,7 +154,9 @@ impl<'a> Log<'a> {
             PLAIN => {
                 let [first, second] = self.pieces(head + RECORD, len as usize);
                 bytes.extend_from_slice(first);
-                bytes.extend_from_slice(second);
+                if !second.is_empty() {
+                    bytes.extend_from_slice(second);
+                }
                 self.take_first(len);
                 return Ok(Some(Taken::Bytes));
             }
@@ -213,6 +219,7 @@ impl<'a> Log<'a> {
     }
 
     /// Tells whether an item can be put in.
+    #[inline]
     fn is_open_and_has_room(&self) -> Result<bool, Error> {
         if self.is_closed() {
             return Err(Kind::QueueClosed.into());
@@ -221,6 +228,7 @@ impl<'a> Log<'a> {
     }
 
     /// Makes the ring large enough for one more record.
+    #[inline]
     fn reserve(&mut self, len: usize) -> Result<u32, Error> {
         let Ok(short) = u32::try_from(len) else { return Err(Kind::TooLong { len }.into()) };
         while self.tail() + size(short) - self.head() > self.capacity() {
@@ -230,6 +238,7 @@ impl<'a> Log<'a> {
     }
 
     /// Adds a record for which there is room.
+    #[inline]
     fn append(&mut self, kind: u32, len: u32, item: &[u8]) {
         let tail = self.tail();
         let record = u64::from(kind) << 32 | u64::from(len);
@@ -246,9 +255,16 @@ impl<'a> Log<'a> {
         }
     }
 
+    #[inline]
     fn commit(&self, tail: u64) {
         self.header.tail.store(tail, Release);
-        self.header.count.fetch_add(1, Relaxed);
+        self.count_to(self.header.count.load(Relaxed).wrapping_add(1));
+    }
+
+    /// With the lock, nobody else changes the count in between, which needs no locked instruction.
+    #[inline]
+    fn count_to(&self, count: u64) {
+        self.header.count.store(count, Relaxed);
     }
 
     /// Notes what the number of unfinished items will be once the tail is there, so that one store
@@ -307,12 +323,13 @@ impl<'a> Log<'a> {
         were
     }
 
+    #[inline]
     fn take_first(&mut self, len: u32) {
         wake_sleeper(&self.header.producer_sleeps, &self.header.room);
         self.announce_room();
         compiler_fence(SeqCst);
         self.header.head.store(self.head() + size(len), Release);
-        self.header.count.fetch_sub(1, Relaxed);
+        self.count_to(self.header.count.load(Relaxed).wrapping_sub(1));
         if self.head() == self.tail() && self.capacity() > KEPT {
             self.shrink();
         }
@@ -367,13 +384,19 @@ impl<'a> Log<'a> {
         }
     }
 
+    #[inline]
     fn record(&self, position: u64) -> (u32, u32) {
-        let mut record = [0; 8];
-        self.read(position, &mut record);
+        let mut record = [0; RECORD as usize];
+        // As every record begins at a multiple of its length, it lies in one piece.
+        match *self.pieces(position, record.len())[0] {
+            [a, b, c, d, e, f, g, h] => record = [a, b, c, d, e, f, g, h],
+            _ => self.read(position, &mut record),
+        }
         let record = u64::from_le_bytes(record);
         (record as u32, (record >> 32) as u32)
     }
 
+    #[inline]
     fn read(&self, position: u64, into: &mut [u8]) {
         let [first, second] = self.pieces(position, into.len());
         let (before, after) = into.split_at_mut(first.len());
@@ -382,6 +405,7 @@ impl<'a> Log<'a> {
     }
 
     /// Where in the ring so many bytes lie, of which none are more than it has.
+    #[inline]
     fn pieces(&self, position: u64, len: usize) -> [&[u8]; 2] {
         let ring = &self.guard.bytes()[..self.capacity() as usize];
         let start = position as usize & (ring.len() - 1);
@@ -389,34 +413,43 @@ impl<'a> Log<'a> {
         [&ring[start..start + first], &ring[..len - first]]
     }
 
+    #[inline]
     fn write(&mut self, position: u64, from: &[u8]) {
         let capacity = self.capacity() as usize;
         let ring = &mut self.guard.bytes_mut()[..capacity];
         let start = position as usize & (capacity - 1);
-        let first = from.len().min(capacity - start);
-        let (before, after) = from.split_at(first);
-        ring[start..start + first].copy_from_slice(before);
+        if let Some(room) = ring.get_mut(start..start + from.len()) {
+            room.copy_from_slice(from);
+            return;
+        }
+        let (before, after) = from.split_at(from.len().min(capacity - start));
+        ring[start..].copy_from_slice(before);
         ring[..after.len()].copy_from_slice(after);
     }
 
+    #[inline]
     fn head(&self) -> u64 {
         self.header.head.load(Relaxed)
     }
 
+    #[inline]
     fn tail(&self) -> u64 {
         self.header.tail.load(Relaxed)
     }
 
+    #[inline]
     fn capacity(&self) -> u64 {
         self.header.capacity.load(Relaxed)
     }
 }
 
 /// How much of the log an item takes.
+#[inline]
 fn size(len: u32) -> u64 {
     RECORD + u64::from(len).next_multiple_of(ALIGN)
 }
 
+#[inline]
 fn wake_sleeper(sleeps: &AtomicU32, event: &AtomicU32) {
     if sleeps.load(Relaxed) != 0 {
         // In this order: killed in between, the next one wakes once more for nothing.
@@ -427,6 +460,7 @@ fn wake_sleeper(sleeps: &AtomicU32, event: &AtomicU32) {
 }
 
 /// Changes the event and wakes who sleeps on it, which is one at most: the holder of the gate.
+#[cold]
 fn wake(event: &AtomicU32) {
     if store_and_wake(event, Store::Add(1), 1).is_err() {
         // A kernel without the combined call; killed in between, the sleeper is woken by the next.
