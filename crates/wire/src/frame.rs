@@ -91,10 +91,12 @@ fn send_packet(
     };
     if fds.is_empty() && memory.is_none() {
         // Copying a short packet together costs less than having the kernel gather it.
-        return match HEADER + len {
-            0..=SHORTER => send_joined::<SHORTER>(socket, &header, inline, wait),
-            ..=SHORT => send_joined::<SHORT>(socket, &header, inline, wait),
-            _ => send(&header, &[]),
+        return if HEADER + len <= SHORTER {
+            send_joined::<SHORTER>(socket, &header, inline, wait)
+        } else if HEADER + len <= SHORT {
+            send_joined::<SHORT>(socket, &header, inline, wait)
+        } else {
+            send(&header, &[])
         };
     }
     let courier;
