@@ -10,15 +10,17 @@
 mod rounds;
 
 use std::fs::File;
+use std::hint::{black_box, spin_loop};
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::sync::atomic::Ordering::{Acquire, Release};
+use std::time::{Duration, Instant};
 
 use ipc_channel::ipc;
 use multiproc::{Queue, Receiver, Sender, pipe};
 use multiproc_os::deadline::Deadline;
 use multiproc_os::poll;
-use rounds::{INTEGERS, PAYLOAD, PLACEMENTS, is_test, table, together};
+use rounds::{Cost, INTEGERS, PAYLOAD, PLACEMENTS, is_test, table, together, word};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 fn main() {
@@ -29,6 +31,7 @@ fn main() {
         round_trips(place, cores);
         one_way(place, cores);
         large(place, cores);
+        crowded(place, cores);
     }
     idle();
 }
@@ -164,9 +167,35 @@ fn large(place: &str, [here, there]: [usize; 2]) {
         let receive = || (0..MANY).for_each(|_| assert_eq!(to.recv_bytes().unwrap().len(), LEN));
         together(&[(here, &send), (there, &receive)], MANY)
     };
+    let copied_into = || {
+        let (from, to) = pipe::one_way::<()>().unwrap();
+        let send = || (0..MANY).for_each(|_| from.send_bytes(&bytes).unwrap());
+        let receive = || {
+            let mut buffer = vec![0; LEN];
+            (0..MANY).for_each(|_| assert_eq!(to.recv_bytes_into(&mut buffer).unwrap(), LEN));
+        };
+        together(&[(here, &send), (there, &receive)], MANY)
+    };
+    // What any way costs that copies all of it once on each side, but for what a cache saves.
+    let copied_twice = || {
+        let copy = || {
+            let (mut between, mut received) = (vec![1; LEN], vec![1; LEN]);
+            for _ in 0..MANY {
+                between.copy_from_slice(black_box(&bytes));
+                received.copy_from_slice(black_box(&between));
+                black_box(&received);
+            }
+        };
+        together(&[(here, &copy)], MANY)
+    };
     table(
         &format!("16 MiB of bytes, {place}"),
-        vec![("ipc-channel", Box::new(their_bytes)), ("pipe", Box::new(our_bytes))],
+        vec![
+            ("ipc-channel", Box::new(their_bytes)),
+            ("pipe", Box::new(our_bytes)),
+            ("pipe, into a buffer", Box::new(copied_into)),
+            ("copied twice in a process", Box::new(copied_twice)),
+        ],
     );
 
     let their_values = || {
@@ -184,6 +213,61 @@ fn large(place: &str, [here, there]: [usize; 2]) {
     table(
         &format!("16 MiB as a vector, {place}"),
         vec![("ipc-channel", Box::new(their_values)), ("pipe", Box::new(our_values))],
+    );
+}
+
+/// Round trips while a third process keeps the first core busy, whose processor time counts too.
+fn crowded(place: &str, [here, there]: [usize; 2]) {
+    const TURNS: u64 = 20_000;
+    let beside = |near: &dyn Fn(), far: &dyn Fn()| {
+        let (done, taken) = (word(), word());
+        let near = || {
+            let start = Instant::now();
+            near();
+            taken.store(start.elapsed().as_nanos() as u64, Release);
+            done.store(1, Release);
+        };
+        let busy = || {
+            while done.load(Acquire) == 0 {
+                spin_loop();
+            }
+        };
+        let cost = together(&[(here, &near), (there, far), (here, &busy)], TURNS);
+        let wall = Duration::from_nanos(taken.load(Acquire));
+        Cost { wall: Cost::of(wall, Duration::ZERO, TURNS).wall, ..cost }
+    };
+    let raw = || {
+        let (ask, answer) = sockets();
+        let near = || {
+            let mut buffer = [7; 64];
+            for _ in 0..TURNS {
+                rustix::io::write(&ask, &buffer).unwrap();
+                assert_eq!(rustix::io::read(&ask, &mut buffer).unwrap(), 64);
+            }
+        };
+        let far = || {
+            let mut buffer = [0; 64];
+            for _ in 0..TURNS {
+                assert_eq!(rustix::io::read(&answer, &mut buffer).unwrap(), 64);
+                rustix::io::write(&answer, &buffer).unwrap();
+            }
+        };
+        beside(&near, &far)
+    };
+    let ours = || {
+        let (ask, answer) = pipe::<[f64; 8]>().unwrap();
+        let near = || {
+            for _ in 0..TURNS {
+                ask.send(PAYLOAD).unwrap();
+                assert_eq!(ask.recv().unwrap(), PAYLOAD);
+            }
+        };
+        let far = || (0..TURNS).for_each(|_| answer.send(answer.recv().unwrap()).unwrap());
+        beside(&near, &far)
+    };
+    table(
+        &format!("64 bytes there and back beside a busy process, {place}"),
+        vec![("raw socket", Box::new(raw)), ("pipe", Box::new(ours))],
     );
 }
 
