@@ -359,7 +359,9 @@ impl<M> Pool<M> {
 
     /// What tasks that are handed in together have in common.
     pub(crate) fn batch(&self, entry: [u8; ENTRY_SIZE], context: Option<Sent>) -> Arc<Batch> {
-        Arc::new(Batch::new(self.options.clone(), context, self.shared().pace(entry)))
+        let Shared { waker, .. } = &**self.shared();
+        let pace = self.shared().pace(entry);
+        Arc::new(Batch::new(self.options.clone(), context, pace, Arc::clone(waker)))
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use multiproc_os::deadline::Deadline;
 use multiproc_os::patience::Patience;
+use multiproc_os::reactor;
 use multiproc_wire::Message;
 
 use crate::context::Sent;
@@ -29,6 +30,10 @@ pub(crate) struct Batch {
     patience: Patience,
     pace: Arc<Pace>,
     cancelled: AtomicBool,
+    /// Has the dispatcher look at the workers, when somebody begins to wait for long.
+    attention: Option<Arc<reactor::Waker>>,
+    /// It was asked to since results came.
+    attended: AtomicBool,
 }
 
 /// How long the tasks of a function take.
@@ -63,10 +68,25 @@ pub(crate) enum Content {
 }
 
 impl Batch {
-    /// Makes one without tasks. The pace is that of their function.
-    pub(crate) fn new(options: Options, context: Option<Sent>, pace: Arc<Pace>) -> Self {
+    /// Makes one without tasks. The pace is that of their function, and the waker the dispatcher's.
+    pub(crate) fn new(
+        options: Options,
+        context: Option<Sent>,
+        pace: Arc<Pace>,
+        waker: Arc<reactor::Waker>,
+    ) -> Self {
         let deadline = options.deadline.map(Deadline::after);
-        Batch { options, deadline, context, pace, ..Batch::default() }
+        Batch { options, deadline, context, pace, attention: Some(waker), ..Batch::default() }
+    }
+
+    /// Tasks that were sent to a worker without the dispatcher are its concern once they take long: the
+    /// worker may be stopped, while another has nothing to do.
+    fn attend(&self) {
+        if !self.attended.swap(true, Relaxed)
+            && let Some(waker) = &self.attention
+        {
+            waker.wake();
+        }
     }
 
     /// Takes in how long some tasks took.
@@ -138,26 +158,32 @@ impl Batch {
 
     /// Takes what is there, or has the task woken when something is.
     pub(crate) fn poll_take(&self, context: &mut Context<'_>) -> Poll<Option<Part>> {
-        let mut results = self.results();
-        if let Some(part) = results.parts.pop_front() {
-            return Poll::Ready(Some(part));
+        if let Some(taken) = self.try_take() {
+            return Poll::Ready(taken);
         }
-        if self.is_cancelled() {
-            return Poll::Ready(None);
+        let mut results = self.results();
+        if !results.parts.is_empty() || self.is_cancelled() {
+            return Poll::Ready(results.parts.pop_front());
         }
         let waker = context.waker();
         if !results.waker.as_ref().is_some_and(|before| before.will_wake(waker)) {
             let _before = results.waker.replace(waker.clone());
         }
+        drop(results);
+        self.attend();
         Poll::Pending
     }
 
     fn try_take(&self) -> Option<Option<Part>> {
         let part = self.results().parts.pop_front();
+        if part.is_some() {
+            self.attended.store(false, Relaxed);
+        }
         (part.is_some() || self.is_cancelled()).then_some(part)
     }
 
     fn sleep(&self, deadline: Deadline) -> Option<Part> {
+        self.attend();
         let mut results = self.results();
         loop {
             if let Some(part) = results.parts.pop_front() {

@@ -40,7 +40,7 @@ impl Dispatcher {
     /// Starts the workers.
     pub(crate) fn new(shared: Arc<Shared>) -> Result<Self, Error> {
         let reactor = Reactor::new().map_err(Kind::Watch)?;
-        reactor.add(&shared.waker, WAKER).map_err(Kind::Watch)?;
+        reactor.add(&*shared.waker, WAKER).map_err(Kind::Watch)?;
         let mut dispatcher = Dispatcher {
             shared: Arc::clone(&shared),
             reactor,

@@ -13,7 +13,7 @@ use multiproc_wire::{Endpoint, Message, encode};
 use super::batch::{Batch, Pace};
 use super::job::Work;
 use super::waiting::Waiting;
-use super::worker::{LATE, Life, Worker};
+use super::worker::{Life, Worker};
 use crate::builder::Settings;
 use crate::child::{Order, Run};
 use crate::error::{Error, Kind, TaskError, TaskKind};
@@ -24,7 +24,7 @@ pub(crate) struct Shared {
     /// Told when the pool has ended.
     ended: Condvar,
     /// Has the dispatcher look at the state.
-    pub(crate) waker: Waker,
+    pub(crate) waker: Arc<Waker>,
     pub(crate) settings: Settings,
     /// Of each function that was run.
     paces: Mutex<BTreeMap<[u8; ENTRY_SIZE], Arc<Pace>>>,
@@ -75,7 +75,7 @@ impl Shared {
         Ok(Shared {
             state: Mutex::new(state),
             ended: Condvar::new(),
-            waker: Waker::new()?,
+            waker: Arc::new(Waker::new()?),
             settings,
             paces: Mutex::default(),
         })
@@ -107,9 +107,7 @@ impl Shared {
         state.make_way();
         let starved = !state.waiting.is_empty() && state.active() < state.size;
         let due = state.next_timer() < state.attended.nanos();
-        // A worker that is stopped, or not ready yet, does not come to its tasks.
-        let late = state.may_be_late() && state.attended.nanos() > Deadline::after(LATE).nanos();
-        if starved || due || late {
+        if starved || due {
             self.waker.wake();
         }
         Ok(())

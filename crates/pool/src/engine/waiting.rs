@@ -176,13 +176,15 @@ mod tests {
     use std::sync::Arc;
 
     use multiproc_os::image::ENTRY_SIZE;
+    use multiproc_os::reactor::Waker;
 
     use super::*;
     use crate::engine::job::Jobs;
     use crate::options::Options;
 
     fn batch(options: Options) -> Arc<Batch> {
-        Arc::new(Batch::new(options, None, Arc::default()))
+        let waker = Arc::new(Waker::new().unwrap());
+        Arc::new(Batch::new(options, None, Arc::default(), waker))
     }
 
     fn work(batch: &Arc<Batch>, tasks: usize) -> Work {
