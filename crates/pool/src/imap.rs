@@ -251,8 +251,7 @@ where
 
 impl<I, R> Drop for ImapUnordered<I, R> {
     fn drop(&mut self) {
-        // Tasks that run are let run.
-        self.batch.cancel();
+        self.shared.abandon(&self.batch);
     }
 }
 

@@ -256,3 +256,26 @@ fn an_imap_that_is_dropped_lets_the_pool_go_on() {
     assert_eq!(pool.map(|x: u64| x, 0..100).unwrap().len(), 100);
     pool.join().unwrap();
 }
+
+#[test]
+fn an_imap_that_is_dropped_has_no_more_tasks_begun() {
+    watchdog();
+    let (writer, log) = log();
+    let (entry, gate) = gate();
+    let handles = |handles: (Fd<File>, Fd<File>)| handles;
+    let pool = Pool::builder().workers(1).state(handles, (writer, entry)).build().unwrap();
+    let task = |(log, gate): &mut (Fd<File>, Fd<File>), x: u32| {
+        note(log, x);
+        if x == 1 {
+            pass(gate);
+        }
+        x
+    };
+    let mut results = pool.with_chunk_size(5).imap(task, 0..);
+    // It is found in the outbox: the others of its chunk wait at the gate.
+    assert_eq!(results.next().unwrap().unwrap(), 0);
+    drop(results);
+    gate.let_through(1);
+    pool.join().unwrap();
+    assert_eq!(log.lines(), ["0", "1"]);
+}

@@ -136,6 +136,14 @@ impl Shared {
         let _state = self.dispatch(state);
     }
 
+    /// Has no more tasks of a batch begun. Those that run are let run.
+    pub(crate) fn abandon(&self, batch: &Arc<Batch>) {
+        batch.cancel();
+        let mut state = self.lock();
+        state.take_back_all(&|other| Arc::ptr_eq(other, batch), &|| TaskKind::Cancelled.into());
+        let _state = self.dispatch(state);
+    }
+
     /// Says that the dispatcher is done.
     pub(crate) fn end(&self) {
         self.lock().ended = true;
@@ -276,6 +284,17 @@ impl State {
         ends: impl Fn(&Arc<Batch>) -> bool,
         error: impl Fn() -> TaskError,
     ) {
+        self.take_back_all(&ends, &error);
+        for worker in self.workers.values_mut() {
+            let runs = worker.running().filter(|(_, assigned)| ends(&assigned.work.job.batch));
+            if let Some(task) = runs.map(|(task, _)| task) {
+                worker.doom(task, error());
+            }
+        }
+    }
+
+    /// Fails the tasks of some batches that workers have not begun.
+    fn take_back_all(&mut self, ends: &dyn Fn(&Arc<Batch>) -> bool, error: &dyn Fn() -> TaskError) {
         for worker in self.workers.values_mut() {
             if !worker.assigned.iter().any(|assigned| ends(&assigned.work.job.batch)) {
                 continue;
@@ -286,10 +305,6 @@ impl State {
                 } else {
                     self.waiting.put_back(work);
                 }
-            }
-            let runs = worker.running().filter(|(_, assigned)| ends(&assigned.work.job.batch));
-            if let Some(task) = runs.map(|(task, _)| task) {
-                worker.doom(task, error());
             }
         }
     }
