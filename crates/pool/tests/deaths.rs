@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{kill, task_that_waits, watchdog};
+use common::{eventually, kill, task_that_waits, watchdog};
 use multiproc_pool::{Pool, TaskError};
 use multiproc_process::init_before_main;
 
@@ -43,7 +43,8 @@ fn a_task_that_kills_its_worker_fails_alone() {
         }
         assert_eq!(outcomes.iter().filter(|outcome| outcome.is_err()).count(), 4);
     }
-    assert_eq!(pool.worker_pids().len(), 2);
+    // Who has died last may not have been replaced yet.
+    eventually(|| pool.worker_pids().len() == 2);
 }
 
 #[test]
