@@ -191,7 +191,8 @@ impl<'a, T: Element> Lent<'a, T> {
 
     fn send(&mut self, entry: [u8; ENTRY_SIZE], index: usize) -> Result<(), Error> {
         let Some(Chunk::Here(chunk)) = self.chunks.get_mut(index) else { return Ok(()) };
-        let (chunk, recall) = mem::take(chunk).recallable().map_err(Kind::Chunk)?;
+        let recall = chunk.recallable().map_err(Kind::Chunk)?;
+        let chunk = mem::take(chunk);
         self.chunks[index] = Chunk::Away(recall);
         let mut jobs = Jobs::new(entry, &self.batch, index);
         jobs.push((chunk, index))?;

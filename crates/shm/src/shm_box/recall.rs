@@ -36,7 +36,8 @@ pub struct Recall<T: ?Sized> {
 /// use std::time::Duration;
 /// use multiproc_shm::ShmBox;
 ///
-/// let (slice, recall) = ShmBox::from_slice(&[1, 2, 3])?.recallable()?;
+/// let mut slice = ShmBox::from_slice(&[1, 2, 3])?;
+/// let recall = slice.recallable()?;
 /// let error = recall.recall_timeout(Duration::ZERO).unwrap_err();
 /// assert!(error.is_timeout());
 /// drop(slice);
@@ -59,14 +60,14 @@ enum Reason {
 }
 
 impl<T: FromBytes + IntoBytes + Immutable + KnownLayout> ShmBox<[T]> {
-    /// Gives the slice, and the right to have it back once it has no owner any more: because the process
-    /// that owned it was killed, say. What is in it then is what that process had written.
+    /// Gives the right to have the slice back once it has no owner any more: because the process that
+    /// owned it was killed, say. What is in it then is what that process had written.
     ///
     /// Each takes descriptors: two here, and one in the process that owns the slice.
     ///
     /// # Errors
     ///
-    /// The process or the system has no descriptor left. The slice is lost then.
+    /// The process or the system has no descriptor left.
     ///
     /// # Examples
     ///
@@ -76,7 +77,8 @@ impl<T: FromBytes + IntoBytes + Immutable + KnownLayout> ShmBox<[T]> {
     /// use multiproc_shm::ShmBox;
     ///
     /// init();
-    /// let (slice, recall) = ShmBox::from_slice(&[0, 0, 0])?.recallable()?;
+    /// let mut slice = ShmBox::from_slice(&[0, 0, 0])?;
+    /// let recall = slice.recallable()?;
     /// let crash = |mut slice: ShmBox<[i32]>| -> () {
     ///     slice[1] = 7;
     ///     std::process::abort()
@@ -85,12 +87,11 @@ impl<T: FromBytes + IntoBytes + Immutable + KnownLayout> ShmBox<[T]> {
     /// assert_eq!(*recall.recall_timeout(Duration::MAX)?, [0, 7, 0]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn recallable(mut self) -> Result<(Self, Recall<[T]>), Error> {
+    pub fn recallable(&mut self) -> Result<Recall<[T]>, Error> {
         let (lease, theirs) = pipe().map_err(Kind::system("watch"))?;
         let theirs = SharedFd::from(OwnedFd::from(theirs));
         let memory = self.part.as_mut().map(|part| part.lease(theirs));
-        let len = self.len;
-        Ok((self, Recall { memory, lease, len, elements: PhantomData }))
+        Ok(Recall { memory, lease, len: self.len, elements: PhantomData })
     }
 }
 
@@ -130,7 +131,8 @@ impl<T: FromBytes + IntoBytes + Immutable + KnownLayout> Recall<[T]> {
     /// ```
     /// use multiproc_shm::ShmBox;
     ///
-    /// let (mut slice, recall) = ShmBox::from_slice(&[1, 2, 3])?.recallable()?;
+    /// let mut slice = ShmBox::from_slice(&[1, 2, 3])?;
+    /// let recall = slice.recallable()?;
     /// recall.give_up(&mut slice);
     /// # Ok::<(), multiproc_shm::Error>(())
     /// ```
