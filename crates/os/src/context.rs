@@ -1,5 +1,5 @@
 //! What a process has from whoever started it: environment, directory, limits, processors, output.
-#![allow(unsafe_code)] // The environment, `prlimit` over all resources, signal dispositions.
+#![allow(unsafe_code)] // The environment, `prlimit` over all resources, signals, numbers that may be 0.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -128,6 +128,18 @@ pub fn set_niceness(niceness: i32) -> io::Result<()> {
     Ok(rustix::process::setpriority_process(None, niceness)?)
 }
 
+/// The process group of this process; 0 if whoever leads it is outside this pid namespace.
+pub fn process_group() -> i32 {
+    // SAFETY: touches no memory. rustix's takes the number for one that is never 0.
+    unsafe { libc::getpgrp() }
+}
+
+/// The session of this process; 0 if whoever leads it is outside this pid namespace.
+fn session() -> i32 {
+    // SAFETY: as above.
+    unsafe { libc::getsid(0) }
+}
+
 /// Moves this process to a process group of its session, or to one of its own for 0.
 pub fn set_process_group(group: i32) -> io::Result<()> {
     let group = match group {
@@ -226,14 +238,14 @@ fn or_null(
 /// terminal's signals reach, by session and process group. A copy of the process that was made before
 /// any of it changed must not stand in for the process any more.
 pub fn credentials() -> io::Result<Vec<u64>> {
-    use rustix::process::{getegid, geteuid, getgid, getgroups, getpgrp, getsid, getuid};
+    use rustix::process::{getegid, geteuid, getgid, getgroups, getuid};
     let ids = [getuid().as_raw(), geteuid().as_raw(), getgid().as_raw(), getegid().as_raw()];
     let mut all: Vec<u64> = ids.into_iter().map(u64::from).collect();
     all.extend(getgroups()?.into_iter().map(|group| u64::from(group.as_raw())));
     let sets = rustix::thread::capabilities(None)?;
     all.extend([sets.effective, sets.permitted, sets.inheritable].map(|set| set.bits()));
     all.push(rustix::thread::no_new_privs()?.into());
-    all.extend([getsid(None)?, getpgrp()].map(|id| u64::from(id.as_raw_pid().unsigned_abs())));
+    all.extend([session(), process_group()].map(|id| u64::from(id.unsigned_abs())));
     // A mount's number is of one mount namespace.
     let flags = StatxFlags::INO | StatxFlags::MNT_ID;
     let root = rustix::fs::statx(CWD, "/", AtFlags::empty(), flags)?;

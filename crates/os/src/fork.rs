@@ -17,6 +17,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::Pid;
+
 use crate::pidfd::PidFd;
 
 /// A process that was forked off and is a child of the caller.
@@ -115,8 +117,8 @@ pub fn hold_interrupt(hold: bool) {
 /// The kernel sends it to one after the other, the newest first, under a lock that `setpgid` takes
 /// as well.
 pub fn await_interrupts_under_way() {
-    // It moves to where it is.
-    let _ = rustix::process::setpgid(None, Some(rustix::process::getpgrp()));
+    // A number that no process has: the lock is taken, and nothing moves.
+    let _no_such_process = rustix::process::setpgid(Pid::from_raw(i32::MAX), None);
 }
 
 /// Ends the process at once: no exit handlers, no buffers written.

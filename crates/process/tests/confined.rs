@@ -9,8 +9,9 @@ use std::os::fd::AsFd;
 
 use common::{METHODS, hang};
 use multiproc_os::deadline::Deadline;
-use multiproc_os::poll;
+use multiproc_os::{context, poll};
 use multiproc_process::{Builder, Limit, Process};
+use multiproc_wire::{Endpoint, encode};
 
 fn main() {
     common::init();
@@ -99,13 +100,22 @@ fn cpu_time_is_limited() {
 }
 
 fn a_process_group_is_joined() {
-    let group = |()| rustix::process::getpgrp().as_raw_nonzero().get();
-    let own = group(());
+    let group = |()| context::process_group();
+    // This process's own may have no number: who leads it may be outside the pid namespace.
+    let (leader, end) = Endpoint::pair().unwrap();
+    let lead = |end: Endpoint| {
+        end.send(&encode(&()).unwrap(), Deadline::NEVER).unwrap();
+        hang()
+    };
+    let builder = Process::builder().process_group(0).daemon(true);
+    let first = builder.spawn::<_, ()>(lead, end).unwrap();
+    leader.recv::<()>(Deadline::NEVER).unwrap();
     for builder in builders() {
         let process = builder.clone().process_group(0).spawn(group, ()).unwrap();
         let pid = process.pid();
         assert_eq!(process.join().unwrap(), pid.cast_signed());
-        assert_eq!(builder.process_group(own).spawn(group, ()).unwrap().join().unwrap(), own);
+        let joined = first.pid().cast_signed();
+        assert_eq!(builder.process_group(joined).spawn(group, ()).unwrap().join().unwrap(), joined);
     }
 }
 

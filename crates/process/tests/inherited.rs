@@ -258,8 +258,8 @@ fn interrupts() {
 fn changed_group() {
     // A process that leads its session cannot change its group; a child does not.
     let changes = |()| {
-        let group: fn(()) -> i32 = |()| rustix::process::getpgrp().as_raw_pid();
-        assert_eq!(under_each(group), [rustix::process::getpgrp().as_raw_pid(); 3]);
+        let group: fn(()) -> i32 = |()| context::process_group();
+        assert_eq!(under_each(group), [context::process_group(); 3]);
         rustix::process::setpgid(None, None).unwrap();
         let own = std::process::id().cast_signed();
         assert_eq!(Process::spawn(group, ()).unwrap().join().unwrap(), own);

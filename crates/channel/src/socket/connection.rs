@@ -69,7 +69,8 @@ pub struct SocketConnection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Credentials {
-    /// The process that connected, or that listens; it may have ended since.
+    /// The process that connected, or that listens; it may have ended since. 0 if it is outside this
+    /// process's pid namespace, as one in another container is.
     pub pid: u32,
     /// Its user.
     pub uid: u32,
