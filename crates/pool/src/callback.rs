@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 
 /// Calls the function with what the future gives, in the thread that is there for that.
-pub(crate) fn call_with<F>(future: F, callback: impl FnOnce(F::Output) + Send + 'static)
+pub fn call_with<F>(future: F, callback: impl FnOnce(F::Output) + Send + 'static)
 where
     F: Future + Send + 'static,
 {

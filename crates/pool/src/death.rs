@@ -7,14 +7,16 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use multiproc_process::{Panic, Process};
+use serde::{Deserialize, Serialize};
 
 /// See `signal(7)`.
 const SIGABRT: i32 = 6;
 const SIGKILL: i32 = 9;
 
 /// How a worker ended, as far as it can be known.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Death {
+    #[serde(with = "raw_status")]
     pub(crate) status: Option<ExitStatus>,
     pub(crate) panic: Option<Panic>,
     /// The reason that it gave itself.
@@ -23,7 +25,7 @@ pub(crate) struct Death {
 }
 
 /// How memory may have been the reason.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Memory {
     /// The kernel has killed a process for want of memory since this was last looked at.
     OutOfMemoryKiller,
@@ -68,6 +70,24 @@ impl fmt::Display for Death {
             Some(Memory::Limit) => f.write_str(", perhaps at its limit of memory"),
             None => Ok(()),
         }
+    }
+}
+
+/// A status as the number that the kernel has for it.
+mod raw_status {
+    use super::{Deserialize, ExitStatus, ExitStatusExt, Serialize};
+
+    pub(super) fn serialize<S: serde::Serializer>(
+        status: &Option<ExitStatus>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        status.map(ExitStatus::into_raw).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<ExitStatus>, D::Error> {
+        Ok(Option::<i32>::deserialize(deserializer)?.map(ExitStatus::from_raw))
     }
 }
 

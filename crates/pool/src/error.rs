@@ -5,6 +5,7 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use multiproc_process::Panic;
+use serde::{Deserialize, Serialize};
 
 use crate::death::Death;
 
@@ -33,6 +34,13 @@ pub(crate) enum Kind {
     Closed,
     #[error("task {index}: its argument: {source}")]
     Argument { index: usize, source: multiproc_wire::Error },
+    #[error(
+        "task {index}: its argument has a handle in it (a lock, a queue, shared memory, a file), \
+         which has no meaning on another machine: send what is in it instead"
+    )]
+    Handle { index: usize },
+    #[error("{0}")]
+    Elsewhere(String),
     #[error("cannot lend a chunk to a worker: {0}")]
     Chunk(#[source] multiproc_shm::Error),
     #[error("the function of the tasks: {0}")]
@@ -45,9 +53,9 @@ impl Error {
         matches!(self.0, Kind::Closed)
     }
 
-    /// Tells whether an argument could not be serialised. No task was run then.
+    /// Tells whether an argument could not be serialised, or cannot go to where the task is run. No task was run then.
     pub fn is_argument(&self) -> bool {
-        matches!(self.0, Kind::Argument { .. })
+        matches!(self.0, Kind::Argument { .. } | Kind::Handle { .. })
     }
 }
 
@@ -66,11 +74,13 @@ impl Error {
 /// assert_eq!(pool.apply(|divisor: u32| 12 / divisor, 3)?, 4);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Debug, thiserror::Error)]
+///
+/// It can be serialised, to be kept or sent on.
+#[derive(Clone, Debug, Serialize, Deserialize, thiserror::Error)]
 #[error(transparent)]
-pub struct TaskError(Box<TaskKind>);
+pub struct TaskError(pub(crate) Box<TaskKind>);
 
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, Serialize, Deserialize, thiserror::Error)]
 pub(crate) enum TaskKind {
     #[error("panicked: {0}")]
     Panicked(Panic),

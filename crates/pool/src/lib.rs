@@ -20,6 +20,7 @@ mod death;
 mod engine;
 mod options;
 mod outcome;
+mod private;
 mod trace;
 
 pub use builder::Builder;
@@ -32,3 +33,10 @@ pub use imap::{Imap, ImapUnordered};
 pub use mode::{Mode, Stateful, Stateless};
 pub use pool::Pool;
 pub use statistics::{Statistics, WorkerStatistics};
+
+#[doc(hidden)]
+pub mod __private {
+    //! What the pool over many machines needs.
+    pub use crate::callback::call_with;
+    pub use crate::private::*;
+}
