@@ -1,21 +1,23 @@
 mod header;
 mod joinable;
 mod log;
+mod ring;
 mod side;
 mod signal;
 mod waiting;
+mod whole;
 
 use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use multiproc_os::deadline::Deadline;
 use multiproc_os::patience::Patience;
 use multiproc_os::poll;
+use multiproc_sync::Lock;
 use multiproc_sync::region::Region;
 use multiproc_wire::{Message, Moved, Reader, decode};
 use serde::de::DeserializeOwned;
@@ -23,10 +25,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Error, Kind, SendError};
 use header::Header;
-use log::{Log, Taken};
+use log::{Alone, Log};
+use ring::Rings;
 use side::Side;
 use signal::Signals;
 use waiting::{CONSUMER, PRODUCER};
+use whole::Whole;
 
 pub use joinable::{JoinableQueue, Task};
 
@@ -62,6 +66,11 @@ pub struct Queue<T> {
 
 struct Shared {
     region: Region<Header>,
+    /// Of those who put.
+    putters: Lock,
+    /// Of those who take.
+    getters: Lock,
+    rings: Rings,
     side: Side,
     signals: Signals,
     get_patience: Patience,
@@ -113,14 +122,18 @@ impl<T> Queue<T> {
     }
 
     fn with_bound(bound: u64, joinable: bool) -> Result<Self, Error> {
-        let region = Region::<Header>::create_growable("multiproc-queue", log::SMALLEST)?;
-        region.header().set_up(bound, log::SMALLEST as u64, joinable);
+        let region = Region::<Header>::create_growable("multiproc-queue", 0)?;
+        ring::grow(&region, ring::SMALLEST)?;
+        region.header().set_up(bound, ring::SMALLEST, joinable);
         Ok(Self::assemble(region, Side::new()?, Signals::new(bound != u64::MAX, joinable)?))
     }
 
     fn assemble(region: Region<Header>, side: Side, signals: Signals) -> Self {
         let shared = Shared {
+            putters: region.place(|header| &header.putters).into(),
+            getters: region.place(|header| &header.getters).into(),
             region,
+            rings: Rings::new(),
             side,
             signals,
             get_patience: Patience::new(),
@@ -143,7 +156,7 @@ impl<T> Queue<T> {
     /// ```
     #[doc(alias = "qsize")]
     pub fn len(&self) -> usize {
-        usize::try_from(self.shared.counts().count.load(Relaxed)).unwrap_or(usize::MAX)
+        usize::try_from(self.shared.counts().count()).unwrap_or(usize::MAX)
     }
 
     /// Tells whether no item waits in it, at this moment.
@@ -194,8 +207,8 @@ impl<T> Queue<T> {
     /// ```
     pub fn close(&self) {
         // A queue whose lock cannot be had cannot be used by anyone in this process.
-        if let Ok(log) = self.shared.open() {
-            log.close();
+        if let Ok(whole) = self.shared.open() {
+            whole.close();
         }
     }
 
@@ -248,7 +261,7 @@ impl<T> Queue<T> {
 
     /// Tells whether there is an item or the end.
     pub(crate) fn has_item_or_end(&self) -> Result<bool, Error> {
-        Ok(self.shared.open()?.has_item_or_end())
+        Ok(self.shared.region.header().has_item_or_end())
     }
 }
 
@@ -345,10 +358,7 @@ impl<T: DeserializeOwned> Queue<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn get(&self) -> Result<T, Error> {
-        match self.get_until(Deadline::NEVER)? {
-            Some(item) => Ok(item),
-            None => Err(Kind::TimedOut.into()),
-        }
+        self.take(Deadline::NEVER)
     }
 
     /// Takes the next item if there is one.
@@ -393,17 +403,27 @@ impl<T: DeserializeOwned> Queue<T> {
     }
 
     fn get_until(&self, deadline: Deadline) -> Result<Option<T>, Error> {
+        match self.take(deadline) {
+            Ok(item) => Ok(Some(item)),
+            Err(error) if error.is_timeout() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn take(&self, deadline: Deadline) -> Result<T, Error> {
         let mut buffer = Buffer::take();
-        let get = |log: &mut Log<'_>| log.get(&mut buffer.0);
-        match waiting::wait(&self.shared, &CONSUMER, deadline, get)? {
-            None => Ok(None),
-            Some(Taken::Bytes) => {
-                let mut reader = Reader::new(&buffer.0, Vec::new());
+        let taken = match self.shared.get_alone(&mut buffer.0)? {
+            Some(taken) => taken,
+            None => self.shared.get(&mut buffer.0, deadline)?.ok_or(Kind::TimedOut)?,
+        };
+        match taken {
+            Taken::Bytes(len) => {
+                let mut reader = Reader::new(&buffer.0[..len], Vec::new());
                 let item = reader.read()?;
                 reader.finish()?;
-                Ok(Some(item))
+                Ok(item)
             }
-            Some(Taken::WithHandles(message)) => Ok(Some(decode(message)?)),
+            Taken::WithHandles(message) => Ok(decode(message)?),
         }
     }
 
@@ -429,16 +449,21 @@ fn checked(bound: usize) -> Result<u64, Error> {
     if bound == 0 { Err(Kind::ZeroBound.into()) } else { Ok(bound as u64) }
 }
 
+/// What was taken out.
+enum Taken {
+    /// An item without handles, of so many bytes.
+    Bytes(usize),
+    WithHandles(Message),
+}
+
 impl Shared {
-    #[inline]
-    fn open(&self) -> Result<Log<'_>, Error> {
-        Log::open(&self.region, &self.side, &self.signals)
+    fn open(&self) -> Result<Whole<'_>, Error> {
+        Whole::open(self)
     }
 
-    /// The header, with counts that are right even if the lock's last holder was killed between two
-    /// stores.
+    /// The header, with counts that are right even if a lock's last holder was killed between two stores.
     fn counts(&self) -> &Header {
-        if self.region.is_poisoned() {
+        if self.putters.is_poisoned() || self.getters.is_poisoned() {
             // What cannot be repaired cannot be counted.
             let _repaired = self.open();
         }
@@ -452,11 +477,21 @@ impl Shared {
         const PAUSE: Duration = Duration::from_millis(1);
 
         if !message.has_fds() {
-            let put = waiting::wait(self, &PRODUCER, deadline, |log| log.put(message.bytes()));
-            return Ok(put?.is_some());
+            // There is room as a rule.
+            if self.put_alone(message.bytes())?.is_some() {
+                return Ok(true);
+            }
+            let put = |whole: Option<&mut Whole<'_>>| match whole {
+                Some(whole) => whole.put(message.bytes()),
+                None => self.put_alone(message.bytes()),
+            };
+            return Ok(waiting::wait_on(self, &PRODUCER, deadline, put)?.is_some());
         }
         loop {
-            let put = |log: &mut Log<'_>| log.put_with_handles(message);
+            let put = |whole: Option<&mut Whole<'_>>| match whole {
+                Some(whole) => whole.put_with_handles(message),
+                None => self.open()?.put_with_handles(message),
+            };
             let sent = waiting::wait(self, &PRODUCER, deadline, put)?;
             if sent == Some(true) || deadline.has_passed() {
                 return Ok(sent == Some(true));
@@ -465,6 +500,48 @@ impl Shared {
             let pause = deadline.remaining().map_or(PAUSE, |left| left.min(PAUSE));
             let [] = poll::readable([], Deadline::after(pause))?;
         }
+    }
+
+    /// Puts an item in with one lock if that is enough. `None` if the queue is full.
+    #[inline]
+    fn put_alone(&self, item: &[u8]) -> Result<Option<()>, Error> {
+        if let Ok(_putters) = self.putters.lock() {
+            match Log::of(self)?.put(item)? {
+                Alone::Done(()) => return Ok(Some(())),
+                // It may be that the dead have taken more than they have counted.
+                Alone::Nothing if !self.getters.is_poisoned() => return Ok(None),
+                Alone::Nothing | Alone::NeedsBoth => {}
+            }
+        }
+        self.open()?.put(item)
+    }
+
+    /// Waits for the first item and takes it. `None` if the deadline passed before there was one.
+    fn get(&self, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<Option<Taken>, Error> {
+        waiting::wait_on(self, &CONSUMER, deadline, |whole| match whole {
+            Some(whole) => whole.get(buffer),
+            None => self.get_alone(buffer),
+        })
+    }
+
+    /// Takes the first item with one lock if that is enough. `None` if there is none.
+    #[inline]
+    fn get_alone(&self, buffer: &mut Vec<u8>) -> Result<Option<Taken>, Error> {
+        if let Ok(getters) = self.getters.lock() {
+            let log = Log::of(self)?;
+            match log.get(buffer)? {
+                Alone::Done(len) => {
+                    drop(getters);
+                    if Whole::is_large(log.ring.capacity()) && !log.header.has_item_or_end() {
+                        self.open()?.give_memory_back()?;
+                    }
+                    return Ok(Some(Taken::Bytes(len)));
+                }
+                Alone::Nothing => return Ok(None),
+                Alone::NeedsBoth => {}
+            }
+        }
+        self.open()?.get(buffer)
     }
 }
 
@@ -488,7 +565,6 @@ impl Drop for Buffer {
         const KEPT: usize = 64 << 10;
 
         if self.0.capacity() <= KEPT {
-            self.0.clear();
             BUFFER.set(std::mem::take(&mut self.0));
         }
     }

@@ -8,8 +8,8 @@ use multiproc_os::deadline::Deadline;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::log::Log;
 use super::waiting::{self, JOINER};
+use super::whole::Whole;
 use super::{Iter, Queue, checked};
 use crate::error::Error;
 
@@ -179,8 +179,15 @@ impl<T> JoinableQueue<T> {
 
     fn join_until(&self, deadline: Deadline) -> Result<bool, Error> {
         let mut at_first = None;
-        let attempt = |log: &mut Log<'_>| Ok(log.were_done_since(&mut at_first).then_some(()));
-        Ok(waiting::wait(&self.0.shared, &JOINER, deadline, attempt)?.is_some())
+        let shared = &*self.0.shared;
+        let attempt = |whole: Option<&mut Whole<'_>>| {
+            let were_done = match whole {
+                Some(whole) => whole.were_done_since(&mut at_first),
+                None => shared.open()?.were_done_since(&mut at_first),
+            };
+            Ok(were_done.then_some(()))
+        };
+        Ok(waiting::wait(shared, &JOINER, deadline, attempt)?.is_some())
     }
 
     /// Made readable each time that all is done, by whoever finds that a task waits for it.

@@ -11,7 +11,7 @@ use multiproc_sync::RawLock;
 
 use super::Shared;
 use super::header::Header;
-use super::log::Log;
+use super::whole::Whole;
 use crate::error::{Error, Kind};
 
 /// Where one side of the queue waits.
@@ -28,7 +28,7 @@ pub(super) const CONSUMER: Place = Place {
     gate: |header| &header.consumers,
     event: |header| &header.items,
     sleeps: |header| &header.consumer_sleeps,
-    ready: |header| !header.is_empty() || header.is_closed(),
+    ready: Header::has_item_or_end,
     patience: |shared| &shared.get_patience,
 };
 
@@ -48,16 +48,26 @@ pub(super) const JOINER: Place = Place {
     patience: |shared| &shared.join_patience,
 };
 
-/// Attempts until it gives something. `None` if the deadline passed first.
+/// Attempts until it gives something: with no lock, or with both. `None` if the deadline passed first.
 pub(super) fn wait<T>(
     shared: &Shared,
     place: &Place,
     deadline: Deadline,
-    mut attempt: impl FnMut(&mut Log<'_>) -> Result<Option<T>, Error>,
+    mut attempt: impl FnMut(Option<&mut Whole<'_>>) -> Result<Option<T>, Error>,
 ) -> Result<Option<T>, Error> {
-    if let Some(done) = attempt(&mut shared.open()?)? {
-        return Ok(Some(done));
+    match attempt(None)? {
+        Some(done) => Ok(Some(done)),
+        None => wait_on(shared, place, deadline, attempt),
     }
+}
+
+/// The same for a caller that has just tried.
+pub(super) fn wait_on<T>(
+    shared: &Shared,
+    place: &Place,
+    deadline: Deadline,
+    attempt: impl FnMut(Option<&mut Whole<'_>>) -> Result<Option<T>, Error>,
+) -> Result<Option<T>, Error> {
     if deadline.has_passed() {
         return Ok(None);
     }
@@ -67,7 +77,7 @@ pub(super) fn wait<T>(
             if !(place.ready)(shared.region.header()) {
                 return Ok(None);
             }
-            Ok(attempt.borrow_mut()(&mut shared.open()?)?.map(Some))
+            Ok(attempt.borrow_mut()(None)?.map(Some))
         },
         || sleep(shared, place, deadline, &mut *attempt.borrow_mut()),
     )
@@ -77,27 +87,27 @@ fn sleep<T>(
     shared: &Shared,
     place: &Place,
     deadline: Deadline,
-    attempt: &mut impl FnMut(&mut Log<'_>) -> Result<Option<T>, Error>,
+    attempt: &mut impl FnMut(Option<&mut Whole<'_>>) -> Result<Option<T>, Error>,
 ) -> Result<Option<T>, Error> {
     let header = shared.region.header();
     let gate = match shared.region.lock_gate(place.gate, deadline) {
         Ok(gate) => gate,
-        Err(error) if error.is_timeout() => return attempt(&mut shared.open()?),
+        Err(error) if error.is_timeout() => return attempt(None),
         Err(error) => return Err(Kind::Lock(error).into()),
     };
     loop {
-        let mut log = shared.open()?;
-        if let Some(done) = attempt(&mut log)? {
-            drop(log);
+        let mut whole = shared.open()?;
+        if let Some(done) = attempt(Some(&mut whole))? {
+            drop(whole);
             drop(gate);
             return Ok(Some(done));
         }
-        // Under the lock, so that whoever changes what is waited for sees it.
+        // Under both locks, so that whoever changes what is waited for sees it.
         let event = (place.event)(header).load(SeqCst);
         (place.sleeps)(header).store(1, Relaxed);
-        drop(log);
+        drop(whole);
         if futex::wait((place.event)(header), event, deadline) == Waited::TimedOut {
-            return attempt(&mut shared.open()?);
+            return attempt(None);
         }
     }
 }
