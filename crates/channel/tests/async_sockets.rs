@@ -119,6 +119,29 @@ fn a_thread_and_a_task_accept_at_once() {
 }
 
 #[test]
+fn a_task_goes_on_with_whom_a_thread_has_left() {
+    watchdog();
+    let listener = listener();
+    let address = listener.address().clone();
+    let options = Client::builder().authkey("key");
+    run(async {
+        let mut accepted = pin!(listener.accept_async());
+        assert!(once(accepted.as_mut()).await.is_none());
+        // It is connected, and has not answered the challenge when the other has.
+        let mut slow = pin!(options.connect_async(address.clone()));
+        assert!(once(slow.as_mut()).await.is_none());
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| listener.accept().unwrap().recv::<i32>().unwrap());
+            options.connect(address.clone()).unwrap().send(&1).unwrap();
+            assert_eq!(thread.join().unwrap(), 1);
+        });
+        let (accepted, slow) = tokio::join!(accepted, slow);
+        slow.unwrap().send(&2).unwrap();
+        assert_eq!(accepted.unwrap().recv::<i32>().unwrap(), 2);
+    });
+}
+
+#[test]
 fn a_silent_peer_is_refused_in_time() {
     let options = Client::builder().authkey("key").timeout(Duration::from_millis(50));
     let listener = options.bind(Address::tcp("127.0.0.1:0").unwrap()).unwrap();

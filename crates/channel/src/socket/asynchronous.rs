@@ -1,9 +1,12 @@
 //! The async forms, on tokio: feature `tokio`.
 
 use std::ffi::OsStr;
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use multiproc_os::deadline::Deadline;
@@ -24,8 +27,7 @@ use crate::error::{Error, Kind};
 impl Listener {
     /// Waits for a connection: [`accept`](Self::accept) for tasks.
     ///
-    /// Calls take turns. While a thread waits in a call that blocks, this one looks again every
-    /// millisecond.
+    /// Calls take turns: while a thread waits in a call that blocks, this one waits until that is done.
     ///
     /// # Cancel safety
     ///
@@ -59,25 +61,40 @@ impl Listener {
     /// # }
     /// ```
     pub async fn accept_async(&self) -> Result<SocketConnection, Error> {
-        /// A thread that has accepted meanwhile may have left others that are about to prove the key,
-        /// and nothing tells of them.
-        const LONGEST: Duration = Duration::from_secs(1);
-
         let _turn = self.turn.lock().await;
         loop {
             match self.try_accept()? {
                 Attempt::Accepted(connection) => return Ok(connection),
-                Attempt::InUse => sleep(PAUSE).await,
+                Attempt::InUse => self.left.notified().await,
                 Attempt::WaitFor { fds, until } => {
                     let fds = fds.into_iter().map(|fd| register(fd, Interest::READABLE));
                     let fds = fds.collect::<Result<Vec<_>, Error>>()?;
-                    let left = until.remaining().map_or(LONGEST, |left| left.min(LONGEST));
+                    let ready = async { any_ready(&fds).await.err() };
+                    // What a thread leaves behind is not among these.
+                    let changed = either(ready, async {
+                        self.left.notified().await;
+                        None
+                    });
                     // Who has not proved it in time is refused by the next attempt.
-                    timeout(left, any_ready(&fds)).await.unwrap_or(Ok(()))?;
+                    match until.remaining() {
+                        Some(left) => timeout(left, changed).await.unwrap_or(None),
+                        None => changed.await,
+                    }
+                    .map_or(Ok(()), Err)?;
                 }
             }
         }
     }
+}
+
+/// What comes first of two.
+async fn either<T>(one: impl Future<Output = T>, other: impl Future<Output = T>) -> T {
+    let (mut one, mut other) = (pin!(one), pin!(other));
+    poll_fn(|context| match one.as_mut().poll(context) {
+        Poll::Pending => other.as_mut().poll(context),
+        ready => ready,
+    })
+    .await
 }
 
 impl Client {

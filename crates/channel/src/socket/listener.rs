@@ -58,6 +58,9 @@ pub struct Listener {
     /// Of the tasks that accept, the one that has it waits for all.
     #[cfg(feature = "tokio")]
     pub(super) turn: tokio::sync::Mutex<()>,
+    /// Tells the task that a thread is done, which may have left others that are about to prove the key.
+    #[cfg(feature = "tokio")]
+    pub(super) left: tokio::sync::Notify,
     _file: Option<SocketFile>,
 }
 
@@ -204,6 +207,9 @@ impl Listener {
     }
 
     fn accept_until(&self, deadline: Deadline) -> Result<Option<SocketConnection>, Error> {
+        // Dropped last, when a task finds the others.
+        #[cfg(feature = "tokio")]
+        let _leaving = Leaving(&self.left);
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         self.accept_among(&mut pending, deadline)
     }
@@ -290,6 +296,17 @@ impl Listener {
     }
 }
 
+/// Tells a task when it is dropped.
+#[cfg(feature = "tokio")]
+struct Leaving<'a>(&'a tokio::sync::Notify);
+
+#[cfg(feature = "tokio")]
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
 impl Socket {
     /// Takes a connection that was announced; `None` if it is gone again.
     fn accept(&self) -> io::Result<Option<Stream>> {
@@ -326,6 +343,8 @@ pub(super) fn bind(options: &SocketOptions, address: Address) -> Result<Listener
         pending: Mutex::default(),
         #[cfg(feature = "tokio")]
         turn: tokio::sync::Mutex::default(),
+        #[cfg(feature = "tokio")]
+        left: tokio::sync::Notify::new(),
         _file: file,
     })
 }
