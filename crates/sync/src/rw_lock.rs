@@ -432,8 +432,13 @@ impl RwLock {
         let words = &*self.place;
         let gate = self.place.hold(RawRwLock::gate, wait)?;
         fence(SeqCst);
-        for index in 0..words.slots().len() {
-            if words.slots()[index].is_held() {
+        let slots = words.slots();
+        if let Some(first) = slots.iter().position(RawLock::is_held) {
+            // Whoever waits for itself is told so before it waits for others.
+            if slots[first..].iter().any(|slot| slot.held_again().is_some()) {
+                return Err(NotTaken::HeldByCaller);
+            }
+            for index in (first..slots.len()).filter(|index| slots[*index].is_held()) {
                 // Once it was free no reader is in it, since the gate is closed.
                 drop(self.place.hold(|words| &words.slots()[index], wait)?);
             }

@@ -671,7 +671,7 @@ fn read_and_release() {
         let reading = lock.read().unwrap();
         let act = || {
             let guard = lock.read().unwrap();
-            assert!(lock.try_write().unwrap().is_none());
+            assert!(lock.try_write().unwrap_err().is_deadlock());
             drop(guard);
             drop(lock.try_read().unwrap().unwrap());
         };

@@ -1,3 +1,5 @@
+use std::sync::{Barrier, Mutex};
+use std::thread;
 use std::time::Duration;
 
 use multiproc_harness::{Child, eventually};
@@ -218,6 +220,19 @@ fn holders_do_not_wait_for_themselves() {
     let reading = lock.read().unwrap();
     assert!(lock.write().unwrap_err().is_deadlock());
     assert!(lock.try_write().unwrap_err().is_deadlock());
+    // Nor does it matter who else reads, whichever place a reader is in.
+    let (all_read, turn) = (Barrier::new(8), Mutex::new(()));
+    let readers = || {
+        let _reading = lock.read().unwrap();
+        all_read.wait();
+        let one_at_a_time = turn.lock().unwrap();
+        assert!(lock.try_write().unwrap_err().is_deadlock());
+        drop(one_at_a_time);
+        all_read.wait();
+    };
+    thread::scope(|scope| {
+        (0..8).for_each(|_| _ = scope.spawn(readers));
+    });
     drop(reading);
     let writing = lock.write().unwrap();
     assert!(lock.write().unwrap_err().is_deadlock());
