@@ -38,8 +38,8 @@ pub const FUTEX_OFFSET: isize = if cfg!(target_env = "musl") { -28 } else { -32 
 pub const MOST_HELD: u32 = 2_000;
 const MOST_WALKED: usize = 2_048;
 
-/// The generation of no process.
-pub const NO_GENERATION: u32 = generation::NEVER;
+/// The generation of no process. Those that processes have are less, so that 32 bits hold them.
+pub const NO_GENERATION: u64 = generation::NEVER;
 
 /// A lock's place in the list: its *tag*, the previous entry and the next one. Zero when the lock is
 /// made. The last is what the list's addresses refer to.
@@ -51,13 +51,11 @@ pub type Links = [AtomicUsize; 3];
 /// Set in an address for a mutex with priority inheritance.
 const MARK: usize = 1;
 
-/// The calling thread, its kernel number and its list.
+/// The calling thread and its list.
 ///
 /// It does not leave its thread.
 #[derive(Clone, Copy)]
 pub struct Thread {
-    /// Its number, and in the upper half the generation: two fields in all are passed in registers.
-    id_and_generation: u64,
     /// In the thread's own memory, so as good as `'static` to whoever cannot leave the thread.
     head: &'static Head,
     _not_send: PhantomData<*const ()>,
@@ -67,7 +65,7 @@ pub struct Thread {
 struct State {
     page: Cell<&'static Page>,
     /// That of the page when the rest was found out.
-    generation: Cell<u32>,
+    generation: Cell<u64>,
     id: Cell<u32>,
     head: Cell<NonNull<Head>>,
     /// Stands in where the C library has no head, as after a raw `clone`.
@@ -123,9 +121,25 @@ impl Thread {
 
     /// The calling thread, if it gave this generation; but not in a child into which it was copied.
     #[inline]
-    pub fn still(generation: u32) -> Option<Self> {
+    pub fn still(generation: u64) -> Option<Self> {
         STATE
             .with(|state| (state.page.get().generation() == generation).then(|| Self::known(state)))
+    }
+
+    /// The calling thread, if it gave this generation and the lock is the first of its list. If it was
+    /// linked [alone](Room::is_alone), it is the only one then: later ones are put before it.
+    ///
+    /// A caller that knows of something against it gives a number beyond 32 bits: one comparison is
+    /// enough to tell that all is as usual.
+    #[inline]
+    pub fn still_with_first(generation: u64, lock: &Links) -> Option<Self> {
+        STATE.with(|state| {
+            if state.page.get().generation() != generation {
+                return None;
+            }
+            let thread = Self::known(state);
+            (thread.head.next.load(Relaxed) == address(lock)).then_some(thread)
+        })
     }
 
     #[inline]
@@ -134,23 +148,19 @@ impl Thread {
         // memory of the thread, which stays until it has run its last code, and a `Thread` is not
         // `Send`.
         let head = unsafe { state.head.get().as_ref() };
-        Thread {
-            id_and_generation: u64::from(state.id.get()) | u64::from(state.generation.get()) << 32,
-            head,
-            _not_send: PhantomData,
-        }
+        Thread { head, _not_send: PhantomData }
     }
 
     /// Its number, as the kernel has it in `gettid`.
     #[inline]
     pub fn id(self) -> u32 {
-        self.id_and_generation as u32
+        STATE.with(|state| state.id.get())
     }
 
     /// A number that changes with each fork. See [`still`](Self::still).
     #[inline]
-    pub fn generation(self) -> u32 {
-        (self.id_and_generation >> 32) as u32
+    pub fn generation(self) -> u64 {
+        STATE.with(|state| state.generation.get())
     }
 
     /// Room for one lock more. `None` if the thread holds [`MOST_HELD`].
@@ -182,6 +192,19 @@ impl Thread {
     #[inline]
     pub unsafe fn announce(self, lock: &Links) {
         self.head.pending.store(address(lock), Relaxed);
+        compiler_fence(SeqCst);
+    }
+
+    /// The same for a lock that is announced still, as a rule: to look costs less than to write.
+    ///
+    /// # Safety
+    ///
+    /// As for [`announce`](Self::announce).
+    #[inline]
+    pub unsafe fn announce_again(self, lock: &Links) {
+        if self.head.pending.load(Relaxed) != address(lock) {
+            self.head.pending.store(address(lock), Relaxed);
+        }
         compiler_fence(SeqCst);
     }
 
@@ -236,24 +259,16 @@ impl Thread {
         lost_to == SEVERAL || (lost_to != 0 && lost_to == this_process())
     }
 
-    /// Tells whether the lock, which is in the list, is the only one there. `alone` is what the room
-    /// said for which it was linked.
-    #[inline]
-    pub fn holds_only(self, lock: &Links, alone: bool) -> bool {
-        // What was the last entry stays the last: others are put before it.
-        alone && self.head.next.load(Relaxed) == address(lock)
-    }
-
     /// Takes the lock, which the thread is about to release, out of the list.
     ///
     /// # Safety
     ///
-    /// It is the only one in the list of this thread, and its release was announced.
+    /// It is the only one in the list of this thread, and its release was announced. What releases it
+    /// is [`Release`](std::sync::atomic::Ordering::Release) at least, so that it stays behind this.
     #[inline]
     pub unsafe fn unlink_only(self) {
         compiler_fence(SeqCst);
         self.head.next.store(self.end(), Relaxed);
-        compiler_fence(SeqCst);
     }
 
     /// The same for one that may be among others.
@@ -302,9 +317,9 @@ impl Thread {
 ///
 /// It is asked for for the first time, and there is no memory left.
 #[inline]
-pub fn generation() -> io::Result<u32> {
+pub fn generation() -> io::Result<u64> {
     match generation::page().generation() {
-        0 => Ok(generation::begin()?.generation()),
+        0 => Ok(generation::begin(forget_announced)?.generation()),
         generation => Ok(generation),
     }
 }
@@ -314,6 +329,18 @@ pub fn is_thread_of_this_process(id: u32) -> bool {
     let Ok(id) = i32::try_from(id) else { return false };
     // SAFETY: without a signal, the call sends nothing.
     unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), id, 0) == 0 }
+}
+
+/// For a child, before anything else: what its parent's thread had announced, as a lock that it holds,
+/// is not the child's. In another pid namespace it may have the very number of the holder, and the
+/// kernel would take its end for that of the holder.
+extern "C" fn forget_announced() {
+    STATE.with(|state| {
+        if state.generation.get() != generation::NEVER {
+            // SAFETY: it is the head of this thread, at the address that it has in the parent.
+            unsafe { state.head.get().as_ref() }.pending.store(0, Relaxed);
+        }
+    });
 }
 
 fn this_process() -> u32 {
@@ -368,12 +395,12 @@ unsafe fn next_of<'a>(entry: usize) -> &'a AtomicUsize {
 /// Finds out about the thread, in a process that may be a new one.
 #[cold]
 fn refresh(state: &State) -> io::Result<()> {
-    let page = generation::begin()?;
+    let page = generation::begin(forget_announced)?;
     let forked = state.generation.get() != generation::NEVER;
     let old = forked.then(|| state.head.get());
     let head = head::find(old, &state.own_head)?;
     if forked {
-        // What the parent had announced is nothing to the child.
+        // As in `forget_announced`, which a fork that bypasses the C library does not call.
         // SAFETY: it is the head of this thread.
         unsafe { head.as_ref() }.pending.store(0, Relaxed);
     }

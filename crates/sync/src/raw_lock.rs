@@ -118,51 +118,63 @@ impl Clone for Guess {
     }
 }
 
-/// A lock that was taken.
+/// A lock that was taken: the generation of the process, and above it what was unusual then.
 #[derive(Clone, Copy)]
-pub(crate) struct Held {
-    /// Its state just then: to load it again right after the exchange costs 1.5 ns.
-    state: State,
-    /// The process; whether it is the thread's first lock; whether a panic was under way, which says
-    /// nothing of what the lock guards. In one number: where a guard is moved, the processor would
-    /// stall if more was read at once than was written.
-    context: u64,
-}
+pub(crate) struct Held(u64);
 
 impl Held {
+    /// A panic was under way, which says nothing of what the lock guards.
     const PANICKING: u64 = 1 << 32;
-    const ALONE: u64 = 1 << 33;
+    /// Others are in the thread's list, or may be.
+    const AMONG_OTHERS: u64 = 1 << 33;
+    /// `WAITERS` was set.
+    const AWAITED: u64 = 1 << 34;
 
     #[inline]
     fn new(state: State, thread: Thread, room: Room) -> Self {
-        let panicking = if panicking() { Self::PANICKING } else { 0 };
-        let alone = if room.is_alone() { Self::ALONE } else { 0 };
-        Held { state, context: u64::from(thread.generation()) | panicking | alone }
+        let among_others = if room.is_alone() { 0 } else { Self::AMONG_OTHERS };
+        Self::with(state, thread, among_others)
     }
 
     /// Of a lock that the thread holds already.
     #[inline]
     fn again(state: State, thread: Thread) -> Self {
+        Self::with(state, thread, Self::AMONG_OTHERS)
+    }
+
+    #[inline]
+    fn with(state: State, thread: Thread, unusual: u64) -> Self {
         let panicking = if panicking() { Self::PANICKING } else { 0 };
-        Held { state, context: u64::from(thread.generation()) | panicking }
+        let awaited = if state.has(WAITERS) { Self::AWAITED } else { 0 };
+        Held(thread.generation() | unusual | panicking | awaited)
+    }
+
+    #[inline]
+    fn generation(self) -> u64 {
+        self.0 & u64::from(u32::MAX)
+    }
+
+    #[inline]
+    fn has(self, unusual: u64) -> bool {
+        self.0 & unusual != 0
     }
 
     /// Tells whether a panic has started since it was taken.
     #[inline]
     pub(crate) fn has_panicked(self) -> bool {
-        panicking() && self.context & Self::PANICKING == 0
+        panicking() && !self.has(Self::PANICKING)
     }
 
     /// The same for a guard that releases nothing.
     #[inline]
     pub(crate) fn disarm(&mut self) {
-        self.context = NO_GENERATION.into();
+        self.0 = NO_GENERATION;
     }
 
     /// Tells whether it was taken in this process, and not copied into it by a fork.
     #[inline]
     pub(crate) fn is_of_this_process(self) -> bool {
-        Thread::still(self.context as u32).is_some()
+        Thread::still(self.generation()).is_some()
     }
 }
 
@@ -250,7 +262,6 @@ impl RawLock {
         // SAFETY: it was free, so that it is in no list of a living thread, and it was announced. The
         // caller keeps it mapped.
         let lost = unsafe { thread.link(&self.links, room) };
-        thread.conclude();
         let held = Held::new(state, thread, room);
         if lost {
             return Err(self.give_up(held));
@@ -266,28 +277,27 @@ impl RawLock {
     /// The lock is mapped where it was when this thread, or its parent's, took it.
     #[inline]
     pub(crate) unsafe fn unlock(&self, held: Held) {
-        let Some(thread) = Thread::still(held.context as u32) else { return };
-        let alone = held.context & Held::ALONE != 0;
-        let usual = !held.has_panicked() && !held.state.has(WAITERS);
-        // A call may be the last thing only, so that the fast way has no registers to save.
-        if usual && thread.holds_only(&self.links, alone) {
-            // SAFETY: this thread holds the lock, which is the only one in its list.
-            unsafe {
-                thread.announce(&self.links);
-                thread.unlink_only();
-            }
-            self.release(thread, held.state);
-        } else {
-            // SAFETY: the lock is in the list of this thread, which holds it.
-            unsafe { self.unlock_slowly(thread, held) };
+        // Small enough that the compiler inlines it where a guard is dropped; so the rest is calls.
+        let usual = if panicking() { None } else { Thread::still_with_first(held.0, &self.links) };
+        let Some(thread) = usual else {
+            // SAFETY: as the caller says.
+            return unsafe { self.unlock_slowly(held) };
+        };
+        // SAFETY: this thread holds the lock, which is the only one in its list.
+        unsafe {
+            thread.announce_again(&self.links);
+            thread.unlink_only();
         }
+        self.release(thread);
     }
 
     /// # Safety
     ///
-    /// This thread holds the lock.
+    /// As for [`unlock`](Self::unlock).
+    #[cold]
     #[inline(never)]
-    unsafe fn unlock_slowly(&self, thread: Thread, held: Held) {
+    unsafe fn unlock_slowly(&self, held: Held) {
+        let Some(thread) = Thread::still(held.generation()) else { return };
         if held.has_panicked() {
             self.poison();
         }
@@ -296,21 +306,21 @@ impl RawLock {
             thread.announce(&self.links);
             thread.unlink(&self.links);
         }
-        if held.state.has(WAITERS) {
+        if held.has(Held::AWAITED) {
             // Of a lock that is held, the turn stays.
-            self.unlock_contended(thread, held.state.turn());
+            self.unlock_contended(thread, self.load().turn());
         } else {
-            self.release(thread, held.state);
+            self.release(thread);
         }
     }
 
-    /// Releases the lock and concludes the operation.
+    /// Releases a lock that was taken without `WAITERS`, and concludes the operation.
     #[inline]
-    fn release(&self, thread: Thread, state: State) {
+    fn release(&self, thread: Thread) {
         // Faster than to compare and exchange. What others have set meanwhile stays.
-        let left = State(self.state.fetch_sub(State::new(state.owner(), 0).0, Release));
+        let left = State(self.state.fetch_sub(State::new(thread.id(), 0).0, Release));
         if left.has(WAITERS) {
-            self.wake_first(thread, left.turn());
+            self.wake_left(left);
         } else {
             thread.conclude();
         }
@@ -455,6 +465,15 @@ impl RawLock {
             }
         }
         thread.conclude();
+    }
+
+    /// The same for the calling thread, which has got this far.
+    #[cold]
+    #[inline(never)]
+    fn wake_left(&self, left: State) {
+        if let Ok(thread) = Thread::current() {
+            self.wake_first(thread, left.turn());
+        }
     }
 
     /// Wakes one waiter, if there is one, of a lock that was released with `WAITERS` set. Who is killed

@@ -5,27 +5,27 @@ use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::ptr;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
-use std::sync::atomic::{AtomicPtr, AtomicU32};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
 use crate::deadline::Deadline;
 
-/// No process has it.
-pub(super) const NEVER: u32 = u32::MAX;
+/// No process has it. Those that processes have are less.
+pub(super) const NEVER: u64 = u32::MAX as u64;
 
 /// What a process knows of itself. The kernel makes it zero in a child, so that a fork that bypasses
 /// the C library is noticed too.
 pub(super) struct Page {
     /// Differs from that of every process that this one was forked from.
-    generation: AtomicU32,
+    generation: AtomicU64,
     /// As good as unique among all processes of the machine, past ones included.
     identity: AtomicU32,
 }
 
 /// Before the page is made, one that is zero for good.
 static PAGE: AtomicPtr<Page> = AtomicPtr::new(ptr::from_ref(&ZERO).cast_mut());
-static ZERO: Page = Page { generation: AtomicU32::new(0), identity: AtomicU32::new(0) };
+static ZERO: Page = Page { generation: AtomicU64::new(0), identity: AtomicU32::new(0) };
 
 impl Page {
     /// That of a process which never asked for one.
@@ -33,7 +33,7 @@ impl Page {
 
     /// The generation of this process; zero if it is yet to begin.
     #[inline]
-    pub(super) fn generation(&self) -> u32 {
+    pub(super) fn generation(&self) -> u64 {
         self.generation.load(Relaxed)
     }
 
@@ -49,16 +49,17 @@ pub(super) fn page() -> &'static Page {
     unsafe { &*PAGE.load(Acquire) }
 }
 
-/// Begins the generation of this process, if no other thread has.
-pub(super) fn begin() -> io::Result<&'static Page> {
+/// Begins the generation of this process, if no other thread has. From then on, a child that the C
+/// library forks calls `in_child` first.
+pub(super) fn begin(in_child: extern "C" fn()) -> io::Result<&'static Page> {
     /// Copied by a fork, unlike the page.
     static LAST: AtomicU32 = AtomicU32::new(0);
 
-    make_page()?;
+    make_page(in_child)?;
     let page = page();
     // The first one to write it wins; whoever reads the generation finds it written.
     let _lost = page.identity.compare_exchange(0, new_identity(), Relaxed, Relaxed);
-    let next = match LAST.fetch_add(1, Relaxed).wrapping_add(1) {
+    let next = match u64::from(LAST.fetch_add(1, Relaxed).wrapping_add(1)) {
         0 | NEVER => 1,
         next => next,
     };
@@ -77,7 +78,7 @@ fn new_identity() -> u32 {
     (hasher.finish() as u32).clamp(1, u32::MAX - 1)
 }
 
-fn make_page() -> io::Result<()> {
+fn make_page(in_child: extern "C" fn()) -> io::Result<()> {
     const LEN: usize = size_of::<Page>();
     let zero = ptr::from_ref(&ZERO).cast_mut();
     if PAGE.load(Acquire) != zero {
@@ -89,9 +90,14 @@ fn make_page() -> io::Result<()> {
     // SAFETY: what a child finds zero in it are atomic numbers.
     let advised = unsafe { madvise(page, LEN, Advice::LinuxWipeOnFork) };
     let first = || PAGE.compare_exchange(zero, page.cast(), AcqRel, Acquire).is_ok();
-    if advised.is_err() || !first() {
+    // SAFETY: registers a function of this program, which stays.
+    let registered = match unsafe { libc::pthread_atfork(None, None, Some(in_child)) } {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    };
+    if advised.is_err() || registered.is_err() || !first() {
         // SAFETY: nobody else knows of the page.
         unsafe { munmap(page, LEN)? };
     }
-    Ok(advised?)
+    registered.and(Ok(advised?))
 }

@@ -31,7 +31,8 @@ impl Lock {
         // SAFETY: it was linked by this thread.
         unsafe {
             thread.announce(&self.links);
-            if thread.holds_only(&self.links, was_alone) {
+            let first = Thread::still_with_first(thread.generation(), &self.links);
+            if was_alone && first.is_some() {
                 thread.unlink_only();
             } else {
                 thread.unlink(&self.links);
@@ -123,6 +124,25 @@ fn the_kernel_marks_what_a_dead_thread_has_held() {
         while lock.word().load(Acquire) != OWNER_DIED {
             std::thread::yield_now();
         }
+    }
+}
+
+#[test]
+#[allow(clippy::disallowed_methods)] // A fork and an exit that nobody has prepared.
+fn what_a_thread_has_announced_is_nothing_to_a_child() {
+    let lock = Lock::default();
+    let thread = Thread::current().unwrap();
+    // SAFETY: the lock stays until it is concluded. The child loads a number and ends.
+    unsafe {
+        thread.announce(&lock.links);
+        let child = libc::fork();
+        if child == 0 {
+            libc::_exit((thread.head.pending.load(Relaxed) != 0).into());
+        }
+        thread.conclude();
+        let mut status = 0;
+        assert_eq!(libc::waitpid(child, &mut status, 0), child);
+        assert_eq!(status, 0);
     }
 }
 

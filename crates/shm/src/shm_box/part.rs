@@ -42,7 +42,7 @@ pub(super) struct Mapped {
     mapping: ManuallyDrop<Mapping>,
     /// Where it starts in the memory.
     at: u64,
-    generation: u32,
+    generation: u64,
 }
 
 /// What a message says of a part, beside its descriptors.
@@ -310,7 +310,7 @@ impl Mapped {
         Ok(Arc::new(Mapped { mapping, at: range.start, generation }))
     }
 
-    fn into_mapping(self) -> (Mapping, u32) {
+    fn into_mapping(self) -> (Mapping, u64) {
         let mut this = ManuallyDrop::new(self);
         // SAFETY: `this` is neither used nor dropped after that.
         (unsafe { ManuallyDrop::take(&mut this.mapping) }, this.generation)
