@@ -13,6 +13,7 @@ use multiproc_os::socket::{self, MAX_FDS, Packet, Wait};
 
 use crate::error::Error;
 use crate::message::Reader;
+use crate::stream::{self, Inlet, Outlet};
 
 /// The longest body that travels inside its packet. A longer one goes through memory.
 pub const INLINE_MAX: usize = 64 << 10;
@@ -25,6 +26,7 @@ const SHORTER: usize = 128;
 const MARK: u8 = 0x6d;
 const IN_MEMORY: u8 = 1;
 const BY_COURIER: u8 = 2;
+const IN_STREAM: u8 = 4;
 
 struct Header {
     flags: u8,
@@ -45,7 +47,7 @@ impl Header {
     fn decode(packet: &[u8]) -> Option<(Header, &[u8])> {
         let (header, body) = packet.split_first_chunk::<HEADER>()?;
         let [MARK, flags, 0, 0, f0, f1, f2, f3, len @ ..] = *header else { return None };
-        if flags & !(IN_MEMORY | BY_COURIER) != 0 {
+        if flags & !(IN_MEMORY | BY_COURIER | IN_STREAM) != 0 {
             return None;
         }
         let fds = u32::from_le_bytes([f0, f1, f2, f3]);
@@ -62,14 +64,21 @@ pub(crate) fn send(
 ) -> io::Result<()> {
     let len = body[0].len() + body[1].len();
     if len <= INLINE_MAX {
-        match send_packet(socket, 0, len, body, None, fds, wait) {
+        match send_packet(socket, 0, len, body, &[], fds, wait) {
             // The socket's buffer is smaller than usual.
             Err(error) if socket::is_too_large(&error) => {}
             result => return result,
         }
     }
+    if wait == Wait::Block
+        && len >= stream::SHORTEST
+        && let Some(outlet) = Outlet::new()
+    {
+        send_packet(socket, IN_STREAM, len, [&[], &[]], &outlet.fds(), fds, wait)?;
+        return outlet.send(body);
+    }
     let memory = SealedBytes::write(&body)?;
-    send_packet(socket, IN_MEMORY, len, [&[], &[]], Some(memory.as_fd()), fds, wait)
+    send_packet(socket, IN_MEMORY, len, [&[], &[]], &[memory.as_fd()], fds, wait)
 }
 
 fn send_packet(
@@ -77,7 +86,7 @@ fn send_packet(
     flags: u8,
     len: usize,
     inline: [&[u8]; 2],
-    memory: Option<BorrowedFd<'_>>,
+    own: &[BorrowedFd<'_>],
     fds: &[BorrowedFd<'_>],
     wait: Wait,
 ) -> io::Result<()> {
@@ -89,7 +98,7 @@ fn send_packet(
         let parts = [&header, inline[0], inline[1]].map(IoSlice::new);
         socket::send(socket, &parts, attached, wait)
     };
-    if fds.is_empty() && memory.is_none() {
+    if fds.is_empty() && own.is_empty() {
         // Copying a short packet together costs less than having the kernel gather it.
         return if HEADER + len <= SHORTER {
             send_joined::<SHORTER>(socket, &header, inline, wait)
@@ -100,7 +109,7 @@ fn send_packet(
         };
     }
     let courier;
-    let mut attached: Vec<BorrowedFd<'_>> = memory.into_iter().collect();
+    let mut attached: Vec<BorrowedFd<'_>> = own.to_vec();
     if attached.len() + fds.len() <= MAX_FDS {
         attached.extend_from_slice(fds);
     } else {
@@ -154,6 +163,7 @@ pub struct Body<'a>(Place<'a>);
 enum Place<'a> {
     Inline(&'a [u8]),
     Memory(SealedFile),
+    Stream(Inlet),
 }
 
 impl Body<'_> {
@@ -163,6 +173,7 @@ impl Body<'_> {
         match &self.0 {
             Place::Inline(bytes) => bytes.len(),
             Place::Memory(file) => file.len(),
+            Place::Stream(inlet) => inlet.len(),
         }
     }
 
@@ -175,6 +186,7 @@ impl Body<'_> {
         match &self.0 {
             Place::Inline(bytes) => Ok(bytes.to_vec()),
             Place::Memory(file) => file.to_vec().map_err(|error| Error::io("read", error)),
+            Place::Stream(inlet) => inlet.to_vec(),
         }
     }
 
@@ -189,6 +201,7 @@ impl Body<'_> {
         match &self.0 {
             Place::Inline(bytes) => room.copy_from_slice(bytes),
             Place::Memory(file) => file.read(room).map_err(|error| Error::io("read", error))?,
+            Place::Stream(inlet) => inlet.read(room)?,
         }
         Ok(Some(room.len()))
     }
@@ -207,6 +220,7 @@ pub(crate) fn receive<R>(
             let bytes = file.map().map_err(|error| Error::io("map", error))?;
             Ok(read(Reader::new(&bytes, fds)))
         }
+        Place::Stream(inlet) => Ok(read(Reader::new(&inlet.to_vec()?, fds))),
     };
     receive_body(socket, patience, deadline, read)?.transpose()
 }
@@ -225,7 +239,7 @@ pub(crate) fn receive_body<R>(
     let Some(bytes) = buffer.0.get(..packet.len) else {
         return Err(Error::corrupt("it is longer than any packet of this format"));
     };
-    unpack(bytes, packet.fds, read).map(Some)
+    unpack(bytes, packet.fds, deadline, read).map(Some)
 }
 
 /// Attempts, yields and sleeps at one place each: see [`Patience::turn`].
@@ -272,6 +286,7 @@ fn wait_for_packet(
 fn unpack<R>(
     packet: &[u8],
     mut attached: Vec<OwnedFd>,
+    deadline: Deadline,
     read: impl FnOnce(Body<'_>, Vec<OwnedFd>) -> R,
 ) -> Result<R, Error> {
     let Some((header, inline)) = Header::decode(packet) else {
@@ -288,6 +303,13 @@ fn unpack<R>(
             }
             Err(error) => return Err(Error::io("open", error)),
         }
+    } else if header.flags & IN_STREAM != 0 {
+        if attached.len() < 2 || !inline.is_empty() {
+            return Err(Error::corrupt("its body is said to come over a socket, and does not"));
+        }
+        let (rest, socket) = (attached.remove(0), attached.remove(0));
+        let inlet = Inlet::new(rest, socket, header.len, deadline);
+        Body(Place::Stream(inlet.ok_or_else(|| Error::corrupt("it is longer than memory"))?))
     } else {
         Body(Place::Inline(inline))
     };

@@ -8,11 +8,12 @@ mod explain;
 mod fd;
 mod frame;
 mod message;
+mod stream;
 mod table;
 
 pub use endpoint::Endpoint;
 pub use error::Error;
 pub use fd::{Fd, SharedFd, UniqueFd};
 pub use frame::{Body, INLINE_MAX};
-pub use message::{Message, Moved, Reader, Rejected, decode, encode, encode_move};
+pub use message::{Message, Moved, Reader, Rejected, Series, decode, encode, encode_move};
 pub use table::fail;

@@ -12,6 +12,10 @@ use crate::explain;
 use crate::fd::Descriptor;
 use crate::table::{Attached, Building, Reading};
 
+mod series;
+
+pub use series::Series;
+
 /// One value, or several one after the other, encoded together with the descriptors in them.
 ///
 /// # Examples
@@ -389,18 +393,6 @@ pub struct Reader<'a> {
     fds: Vec<Option<Arc<Descriptor>>>,
 }
 
-/// Puts a reader behind a framed value, also when the reading of that panics.
-struct Behind<'r, 'a> {
-    reader: &'r mut Reader<'a>,
-    rest: &'a [u8],
-}
-
-impl Drop for Behind<'_, '_> {
-    fn drop(&mut self) {
-        self.reader.bytes = self.rest;
-    }
-}
-
 impl<'a> Reader<'a> {
     /// Reads a message that came as these bytes and descriptors.
     #[inline]
@@ -418,20 +410,9 @@ impl<'a> Reader<'a> {
     ///
     /// What comes next is not a value of this type, or a handle in it could not be made.
     pub fn read<T: DeserializeOwned>(&mut self) -> Result<T, Error> {
-        let mut deserializer = postcard::Deserializer::from_bytes(self.bytes);
-        let reading = Reading::begin(&mut self.fds);
-        let result = T::deserialize(&mut deserializer);
-        let reason = reading.end();
-        match result {
-            Ok(value) => match deserializer.finalize() {
-                Ok(rest) => {
-                    self.bytes = rest;
-                    Ok(value)
-                }
-                Err(error) => Err(explain::decode_error::<T>(None, &error)),
-            },
-            Err(error) => Err(explain::decode_error::<T>(reason, &error)),
-        }
+        let (value, rest) = read_from(self.bytes, &mut self.fds)?;
+        self.bytes = rest;
+        Ok(value)
     }
 
     /// Reads the next value, one that stands behind its length: see [`Message::push_framed`].
@@ -439,15 +420,18 @@ impl<'a> Reader<'a> {
     /// # Errors
     ///
     /// It is not a value of this type. What follows can still be read.
+    #[inline]
     pub fn read_framed<T: DeserializeOwned>(&mut self) -> Result<T, Error> {
-        self.read_framed_by(Self::read)
+        let value = self.next_framed()?;
+        self.read_all(value)
     }
 
-    /// Has the values read that stand behind one length: all of them.
+    /// Takes off the next value that stands behind its length, to be read by
+    /// [`read_all`](Reader::read_all).
     ///
     /// # Errors
     ///
-    /// Those of `read`, or it has left some. What follows can still be read.
+    /// It is cut short.
     ///
     /// # Examples
     ///
@@ -455,31 +439,33 @@ impl<'a> Reader<'a> {
     /// let mut message = multiproc_wire::Message::new();
     /// message.push_framed((7u8, "seven"))?;
     /// let mut reader = message.reader();
-    /// let text: String = reader.read_framed_by(|reader| match reader.read::<u8>()? {
-    ///     7 => reader.read(),
-    ///     _ => Ok(String::new()),
-    /// })?;
+    /// let text: String = match reader.next_framed()?.split_first() {
+    ///     Some((7, rest)) => reader.read_all(rest)?,
+    ///     _ => String::new(),
+    /// };
     /// assert_eq!(text, "seven");
     /// # Ok::<(), multiproc_wire::Error>(())
     /// ```
     #[inline]
-    pub fn read_framed_by<T>(
-        &mut self,
-        read: impl FnOnce(&mut Self) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        let cut_short = || Error::corrupt("it is cut short");
-        let (len, rest) = self.bytes.split_first_chunk::<FRAME>().ok_or_else(cut_short)?;
-        let len = u32::from_le_bytes(*len) as usize;
-        let (value, rest) = rest.split_at_checked(len).ok_or_else(cut_short)?;
-        self.bytes = value;
-        let reader = Behind { reader: self, rest };
-        let result = read(&mut *reader.reader);
-        let left = reader.reader.bytes.len();
-        drop(reader);
-        match result {
-            Ok(_) if left > 0 => Err(Error::corrupt("bytes are left over after the value")),
-            result => result,
-        }
+    pub fn next_framed(&mut self) -> Result<&'a [u8], Error> {
+        let parts = self
+            .bytes
+            .split_first_chunk::<FRAME>()
+            .and_then(|(len, rest)| rest.split_at_checked(u32::from_le_bytes(*len) as usize));
+        let (value, rest) = parts.ok_or_else(cut_short)?;
+        self.bytes = rest;
+        Ok(value)
+    }
+
+    /// Reads a value that all of these bytes of the message are.
+    ///
+    /// # Errors
+    ///
+    /// They are not a value of this type, or not only that.
+    #[inline]
+    pub fn read_all<T: DeserializeOwned>(&mut self, bytes: &[u8]) -> Result<T, Error> {
+        let (value, rest) = read_from(bytes, &mut self.fds)?;
+        if rest.is_empty() { Ok(value) } else { Err(left_over()) }
     }
 
     /// Tells whether there are descriptors that were not read yet.
@@ -512,13 +498,39 @@ impl<'a> Reader<'a> {
     #[inline]
     pub fn finish(self) -> Result<(), Error> {
         if !self.bytes.is_empty() {
-            return Err(Error::corrupt("bytes are left over after the value"));
+            return Err(left_over());
         }
         if self.fds.iter().any(Option::is_some) {
             return Err(Error::corrupt("descriptors are left over after the value"));
         }
         Ok(())
     }
+}
+
+/// Reads the value that these bytes start with. Gives those behind it as well.
+#[inline]
+fn read_from<'b, T: DeserializeOwned>(
+    bytes: &'b [u8],
+    fds: &mut Vec<Option<Arc<Descriptor>>>,
+) -> Result<(T, &'b [u8]), Error> {
+    let mut deserializer = postcard::Deserializer::from_bytes(bytes);
+    let reading = Reading::begin(fds);
+    let result = T::deserialize(&mut deserializer);
+    let reason = reading.end();
+    match result.and_then(|value| Ok((value, deserializer.finalize()?))) {
+        Ok(read) => Ok(read),
+        Err(error) => Err(explain::decode_error::<T>(reason, &error)),
+    }
+}
+
+#[cold]
+fn cut_short() -> Error {
+    Error::corrupt("it is cut short")
+}
+
+#[cold]
+fn left_over() -> Error {
+    Error::corrupt("bytes are left over after the value")
 }
 
 /// postcard's output, appended to a vector.

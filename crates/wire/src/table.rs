@@ -66,14 +66,13 @@ struct In {
 }
 
 /// What this thread does to a message.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Open {
     Nothing,
     Building,
-    /// Builds one whose table has something in it.
-    Attaching,
     Reading,
-    /// Reads one whose table has something in it.
+    // From here on its table has something in it.
+    Attaching,
     Taking,
 }
 
@@ -110,17 +109,27 @@ impl<'a> Building<'a> {
     pub(crate) fn begin(fds: &'a mut Vec<Attached>) -> Self {
         let scope = Scope::enter(Open::Building);
         if !fds.is_empty() {
-            OPEN.set(Open::Attaching);
-            TABLES.with_borrow_mut(|tables| mem::swap(&mut tables.outgoing, fds));
+            Self::lend_table(fds);
         }
         Building { scope, fds }
     }
 
+    #[cold]
+    fn lend_table(fds: &mut Vec<Attached>) {
+        OPEN.set(Open::Attaching);
+        TABLES.with_borrow_mut(|tables| mem::swap(&mut tables.outgoing, fds));
+    }
+
     #[inline]
-    pub(crate) fn end(self) {
+    pub(crate) fn end(mut self) {
         if self.scope.has_table() {
-            TABLES.with_borrow_mut(|tables| *self.fds = mem::take(&mut tables.outgoing));
+            self.take_table();
         }
+    }
+
+    #[cold]
+    fn take_table(&mut self) {
+        TABLES.with_borrow_mut(|tables| *self.fds = mem::take(&mut tables.outgoing));
     }
 }
 
@@ -135,18 +144,25 @@ impl<'a> Reading<'a> {
     pub(crate) fn begin(fds: &'a mut Vec<Option<Arc<Descriptor>>>) -> Self {
         let scope = Scope::enter(Open::Reading);
         if !fds.is_empty() {
-            OPEN.set(Open::Taking);
-            TABLES.with_borrow_mut(|tables| mem::swap(&mut tables.incoming.fds, fds));
+            Self::lend_table(fds);
         }
         Reading { scope, fds }
     }
 
+    #[cold]
+    fn lend_table(fds: &mut Vec<Option<Arc<Descriptor>>>) {
+        OPEN.set(Open::Taking);
+        TABLES.with_borrow_mut(|tables| mem::swap(&mut tables.incoming.fds, fds));
+    }
+
     /// Gives back what was not taken, and what a handle recorded with [`fail`].
     #[inline]
-    pub(crate) fn end(self) -> Option<Box<dyn StdError + Send + Sync>> {
-        if !self.scope.has_table() {
-            return None;
-        }
+    pub(crate) fn end(mut self) -> Option<Box<dyn StdError + Send + Sync>> {
+        if self.scope.has_table() { self.take_table() } else { None }
+    }
+
+    #[cold]
+    fn take_table(&mut self) -> Option<Box<dyn StdError + Send + Sync>> {
         let incoming = TABLES.with_borrow_mut(|tables| mem::take(&mut tables.incoming));
         *self.fds = incoming.fds;
         incoming.error
@@ -205,7 +221,7 @@ impl Scope {
 impl Drop for Scope {
     #[inline]
     fn drop(&mut self) {
-        if self.has_table() || self.before.has_table() {
+        if OPEN.get().has_table() || self.before.has_table() {
             put_back();
         }
         OPEN.set(self.before);
@@ -215,7 +231,7 @@ impl Drop for Scope {
 impl Open {
     #[inline]
     fn has_table(self) -> bool {
-        matches!(self, Open::Attaching | Open::Taking)
+        self >= Open::Attaching
     }
 }
 

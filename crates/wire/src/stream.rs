@@ -1,0 +1,242 @@
+//! A long body that is received while it is sent: see the crate's README.
+//!
+//! What is under way at a time is so little that it stays in the processor's cache, where memory for all of
+//! it would have to be found, filled and given back.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use multiproc_os::deadline::Deadline;
+use multiproc_os::memory::{SealedFile, Unsealed};
+use multiproc_os::patience;
+use multiproc_os::poll;
+use multiproc_os::socket;
+
+use crate::error::Error;
+
+/// The shortest body for which it pays.
+pub(crate) const SHORTEST: usize = 256 << 10;
+
+/// As much is sent by one call: while it is received, the next is copied.
+const PIECE: usize = 64 << 10;
+
+/// The sending end.
+pub(crate) struct Outlet {
+    socket: OwnedFd,
+    /// What the receiver reads from, until it is sent.
+    far: Option<OwnedFd>,
+    rest: Unsealed,
+}
+
+impl Outlet {
+    /// `None` if there is no room for the descriptors, or nobody is to yield.
+    pub(crate) fn new() -> Option<Self> {
+        if !patience::is_on() || rests() {
+            return None;
+        }
+        let (socket, far) = socket::stream_pair().ok()?;
+        Some(Outlet { socket, far: Some(far), rest: Unsealed::new().ok()? })
+    }
+
+    /// What the receiver has to have: where the rest will be, and where it comes from.
+    pub(crate) fn fds(&self) -> Vec<BorrowedFd<'_>> {
+        let far = self.far.iter().map(AsFd::as_fd);
+        std::iter::once(self.rest.as_fd()).chain(far).collect()
+    }
+
+    /// Sends the body, now that the receiver's end is under way: as much as the receiver takes at once, and
+    /// what it leaves as memory. So it does not wait for a receiver that has something else to do.
+    pub(crate) fn send(mut self, body: [&[u8]; 2]) -> io::Result<()> {
+        self.far = None;
+        for (index, part) in body.into_iter().enumerate() {
+            match self.send_part(part) {
+                Ok(0) => {}
+                Ok(left) => {
+                    missed();
+                    let rest = &part[part.len() - left..];
+                    return self.rest.write(&[rest, if index == 0 { body[1] } else { &[] }]);
+                }
+                // It is received by nobody, as other messages to who is gone.
+                Err(error) if socket::is_closed(&error) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        succeeded();
+        Ok(())
+    }
+
+    /// Tells how many bytes nobody takes.
+    fn send_part(&self, part: &[u8]) -> io::Result<usize> {
+        /// So long a receiver may take to begin, or for a piece, on the same processor or another.
+        const PATIENCE: Duration = Duration::from_micros(300);
+        /// Longer than any piece: others keep the processor busy, for whole time slices.
+        const SLOW: Duration = Duration::from_millis(1);
+        const MOST_SLOW: u32 = 2;
+        let mut left = part;
+        let mut since: Option<Instant> = None;
+        let mut slow = 0;
+        while !left.is_empty() {
+            match socket::send_some(&self.socket, &left[..left.len().min(PIECE)]) {
+                Ok(sent) => {
+                    left = &left[sent..];
+                    slow += u32::from(since.take().is_some_and(|since| since.elapsed() > SLOW));
+                    if slow > MOST_SLOW {
+                        break;
+                    }
+                }
+                Err(error) if socket::is_full(&error) => {
+                    let waited = since.get_or_insert_with(Instant::now).elapsed();
+                    if waited > PATIENCE {
+                        break;
+                    }
+                    thread::yield_now();
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(left.len())
+    }
+}
+
+/// How many bodies are still to go through memory, since receivers did not keep up, and how many did so
+/// the last time.
+static REST: AtomicU32 = AtomicU32::new(0);
+static LAST: AtomicU32 = AtomicU32::new(0);
+
+fn rests() -> bool {
+    let rest = REST.load(Relaxed);
+    if rest > 0 {
+        REST.store(rest - 1, Relaxed);
+    }
+    rest > 0
+}
+
+/// Attempts become rare where they fail again and again.
+fn missed() {
+    const MOST: u32 = 31;
+    let next = (LAST.load(Relaxed) * 2 + 1).min(MOST);
+    LAST.store(next, Relaxed);
+    REST.store(next, Relaxed);
+}
+
+fn succeeded() {
+    LAST.store(0, Relaxed);
+}
+
+/// The receiving end.
+#[derive(Debug)]
+pub(crate) struct Inlet {
+    socket: OwnedFd,
+    rest: OwnedFd,
+    len: usize,
+    deadline: Deadline,
+}
+
+impl Inlet {
+    /// Until the deadline, it waits for a sender that has stopped half-way.
+    pub(crate) fn new(
+        rest: OwnedFd,
+        socket: OwnedFd,
+        len: u64,
+        deadline: Deadline,
+    ) -> Option<Self> {
+        Some(Inlet { socket, rest, len: usize::try_from(len).ok()?, deadline })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn to_vec(&self) -> Result<Vec<u8>, Error> {
+        /// What is announced is believed so far, and then as much again as has come.
+        const BELIEVED: usize = 1 << 20;
+        let mut bytes = Vec::new();
+        while bytes.len() < self.len {
+            if bytes.len() == bytes.capacity() {
+                let more = bytes.len().max(BELIEVED).min(self.len - bytes.len());
+                bytes
+                    .try_reserve_exact(more)
+                    .map_err(|error| Error::io("receive", error.into()))?;
+            }
+            if self.receive(|| socket::recv_onto(&self.socket, &mut bytes))? == 0 {
+                let rest = self.rest(bytes.len())?;
+                rest.append_to(&mut bytes).map_err(|error| Error::io("read", error))?;
+            }
+        }
+        // It may have taken more than it asked for, and more may have come.
+        if bytes.len() > self.len { Err(too_long()) } else { Ok(bytes) }
+    }
+
+    /// Receives it to where it just fits.
+    pub(crate) fn read(&self, room: &mut [u8]) -> Result<(), Error> {
+        let mut received = 0;
+        while received < room.len() {
+            let left = &mut room[received..];
+            match self.receive(|| socket::recv_some(&self.socket, left))? {
+                0 => {
+                    let rest = self.rest(received)?;
+                    return rest
+                        .read(&mut room[received..])
+                        .map_err(|error| Error::io("read", error));
+                }
+                more => received += more,
+            }
+        }
+        Ok(())
+    }
+
+    /// What was not sent over the socket, but for so many bytes that were.
+    fn rest(&self, received: usize) -> Result<SealedFile, Error> {
+        let cut = || Error::corrupt("its sender has gone before all of it was sent");
+        let rest = self.rest.try_clone().map_err(|error| Error::io("open", error))?;
+        let left = self.len - received;
+        match SealedFile::check(rest, left as u64) {
+            Ok(rest) if rest.len() == left => Ok(rest),
+            Err(error) if error.kind() != io::ErrorKind::InvalidData => {
+                Err(Error::io("open", error))
+            }
+            _ => Err(cut()),
+        }
+    }
+
+    /// Receives some bytes. None at the end.
+    fn receive(&self, mut receive: impl FnMut() -> io::Result<usize>) -> Result<usize, Error> {
+        /// A sender that goes on does so within this time.
+        const PATIENCE: Duration = Duration::from_micros(300);
+        /// Since a part has come, the rest is waited for a moment, whatever the deadline is.
+        const GRACE: Duration = Duration::from_secs(1);
+        let mut since: Option<Instant> = None;
+        loop {
+            match receive() {
+                Ok(received) => return Ok(received),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if socket::is_closed(&error) => return Ok(0),
+                Err(error) if socket::is_exhausted(&error) => {
+                    return Err(Error::io("receive", error));
+                }
+                Err(_) => return Err(Error::corrupt("its body comes from no socket")),
+            }
+            if since.get_or_insert_with(Instant::now).elapsed() < PATIENCE {
+                thread::yield_now();
+                continue;
+            }
+            let until = match self.deadline.remaining() {
+                Some(left) => Deadline::after(left.max(GRACE)),
+                None => Deadline::NEVER,
+            };
+            match poll::readable([self.socket.as_fd()], until) {
+                Ok([true]) => {}
+                Ok([false]) => return Err(Error::corrupt("its sender has stopped half-way")),
+                Err(error) => return Err(Error::io("wait for", error)),
+            }
+        }
+    }
+}
+
+fn too_long() -> Error {
+    Error::corrupt("it is longer than its header says")
+}
