@@ -7,7 +7,7 @@ use multiproc_os::deadline::Deadline;
 use multiproc_os::image::{ENTRY_SIZE, Entry};
 use multiproc_process::__private::{be_quiet, catch};
 use multiproc_shm::ShmBox;
-use multiproc_wire::{Endpoint, Message, encode};
+use multiproc_wire::{Endpoint, Message, Series, encode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -210,23 +210,20 @@ pub(crate) fn open<A: DeserializeOwned, S: Any>(
 
 /// The code that knows a finalizer's types.
 pub(crate) fn close<S: Any, F: Serialize>(function: fn(S) -> F, state: Box<dyn Any>) -> Message {
-    let mut message = Message::new();
-    let outcome = match state.downcast::<S>() {
-        Ok(state) => match catch(|| function(*state)) {
-            Ok(value) => Ok(value),
-            Err(panic) => Err(Trouble::panicked(panic)),
-        },
-        Err(_) => Err(Trouble::failed(NO_STATE.into())),
-    };
-    outcome::push(&mut message, outcome);
-    message
+    let mut series = Series::new();
+    let Ok(state) = state.downcast::<S>() else { return failed(NO_STATE.into()) };
+    let done = catch(|| outcome::push(&mut series, Ok(function(*state))));
+    if let Err(panic) = done {
+        outcome::push::<()>(&mut series, Err(Trouble::panicked(panic)));
+    }
+    series.into_message()
 }
 
 /// What stands for the value of a finalizer that did not come to return one.
 pub(crate) fn failed(reason: String) -> Message {
-    let mut message = Message::new();
-    outcome::push::<()>(&mut message, Err(Trouble::failed(reason)));
-    message
+    let mut series = Series::new();
+    outcome::push::<()>(&mut series, Err(Trouble::failed(reason)));
+    series.into_message()
 }
 
 fn run_all<A: DeserializeOwned, R: Serialize>(
@@ -238,28 +235,42 @@ fn run_all<A: DeserializeOwned, R: Serialize>(
     let start = Instant::now();
     let mut arguments = arguments.reader();
     let mut results = Results::new(place, run);
+    let mut tasks = run.first..run.first + run.count;
     let mut overgrown = false;
-    for task in run.first..run.first + run.count {
-        if run.timed {
-            place.board.note_start(Deadline::now().nanos());
-        }
-        match place.board.begin(task) {
-            Turn::Begin => {}
-            Turn::Skip => break,
-            Turn::Die => wait_for_the_end(),
-        }
-        let outcome = match catch(|| arguments.read_framed::<A>()) {
-            Ok(Ok(argument)) => match catch(|| trace::task(task, || call(argument))) {
-                Ok(value) => Ok(value),
-                Err(panic) => Err(Trouble::panicked(panic)),
-            },
-            Ok(Err(error)) => Err(Trouble::failed(format!("its argument: {error}"))),
-            Err(panic) => Err(Trouble::panicked(panic)),
-        };
-        results.add(outcome);
-        if place.most_resident.is_some_and(|most| resident().is_some_and(|now| now > most)) {
-            overgrown = true;
-            place.board.take_back(|left| left);
+    loop {
+        // One for all of them, of which one that panics costs none beside it. What sends is outside.
+        let stretch = catch(|| {
+            for task in tasks.by_ref() {
+                if run.timed {
+                    place.board.note_start(Deadline::now().nanos());
+                }
+                match place.board.begin(task) {
+                    Turn::Begin => {}
+                    Turn::Skip => return true,
+                    Turn::Die => wait_for_the_end(),
+                }
+                let outcome = match arguments.read_framed::<A>() {
+                    Ok(argument) => Ok(trace::task(task, || call(argument))),
+                    Err(error) => Err(Trouble::failed(format!("its argument: {error}"))),
+                };
+                let kept = results.add(outcome);
+                place.watch_memory(&mut overgrown);
+                if !kept {
+                    return false;
+                }
+            }
+            true
+        });
+        match stretch {
+            Ok(true) => break,
+            Ok(false) => results.send(None),
+            Err(panic) => {
+                let kept = results.add::<R>(Err(Trouble::panicked(panic)));
+                place.watch_memory(&mut overgrown);
+                if !kept {
+                    results.send(None);
+                }
+            }
         }
     }
     let nanos = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
@@ -270,7 +281,11 @@ fn fail_all<R: Serialize>(place: &'static Place, run: &Run, reason: &str) {
     let mut results = Results::new(place, run);
     for task in run.first..run.first + run.count {
         match place.board.begin(task) {
-            Turn::Begin => results.add::<R>(Err(Trouble::failed(reason.into()))),
+            Turn::Begin => {
+                if !results.add::<R>(Err(Trouble::failed(reason.into()))) {
+                    results.send(None);
+                }
+            }
             Turn::Skip => break,
             Turn::Die => wait_for_the_end(),
         }
@@ -293,6 +308,15 @@ fn resident() -> Option<u64> {
 }
 
 impl Place {
+    /// After a task: refuses the others if it has more memory than it may.
+    #[inline]
+    fn watch_memory(&self, overgrown: &mut bool) {
+        if self.most_resident.is_some_and(|most| resident().is_some_and(|now| now > most)) {
+            *overgrown = true;
+            self.board.take_back(|left| left);
+        }
+    }
+
     fn report(&self, report: &Report, content: &Message) {
         // It has no value in it that cannot be encoded.
         let header = encode(report).unwrap_or_default();
@@ -313,25 +337,26 @@ struct Results {
     single: bool,
     first: u32,
     count: u32,
-    message: Message,
+    series: Series,
 }
 
 impl Results {
     fn new(place: &'static Place, run: &Run) -> Self {
         place.board.clear_outbox(run.first);
         let single = run.count == 1;
-        Results { place, single, first: run.first, count: 0, message: Message::new() }
+        Results { place, single, first: run.first, count: 0, series: Series::new() }
     }
 
-    fn add<R: Serialize>(&mut self, outcome: Result<R, Trouble>) {
-        let start = self.message.bytes().len();
-        outcome::push(&mut self.message, outcome);
+    /// Adds what came of a task. Returns whether it is kept where the death of this worker does not reach
+    /// it; if not, it is to be sent at once.
+    #[inline]
+    #[must_use]
+    fn add<R: Serialize>(&mut self, outcome: Result<R, Trouble>) -> bool {
+        let start = self.series.bytes().len();
+        outcome::push(&mut self.series, outcome);
         self.count += 1;
-        let kept = self.single
-            || !self.message.has_fds() && self.place.board.keep(&self.message.bytes()[start..]);
-        if !kept {
-            self.send(None);
-        }
+        self.single
+            || !self.series.has_fds() && self.place.board.keep(&self.series.bytes()[start..])
     }
 
     fn send(&mut self, done: Option<Done>) {
@@ -339,8 +364,8 @@ impl Results {
             return;
         }
         let report = Report::Results { first: self.first, count: self.count, done };
-        self.place.report(&report, &self.message);
-        self.message.clear();
+        self.place.report(&report, self.series.as_message());
+        self.series.clear();
         self.first += self.count;
         self.count = 0;
         self.place.board.clear_outbox(self.first);

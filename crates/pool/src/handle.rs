@@ -1,5 +1,6 @@
 use std::fmt;
 use std::marker::PhantomData;
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,6 +12,7 @@ use serde::de::DeserializeOwned;
 use crate::callback;
 use crate::engine::{Batch, Content, Part, Shared};
 use crate::error::{MapError, TaskError, TaskKind};
+use crate::gathered::Gathered;
 use crate::outcome;
 
 /// What will come of one task: see [`Pool::apply_async`](crate::Pool::apply_async).
@@ -37,9 +39,7 @@ pub struct TaskHandle<R> {
 pub struct MapHandle<R> {
     shared: Arc<Shared>,
     batch: Arc<Batch>,
-    /// By the task's number; `None` until it is done.
-    outcomes: Vec<Option<Result<R, TaskError>>>,
-    missing: usize,
+    gathered: Gathered<R>,
     returns: PhantomData<fn() -> R>,
 }
 
@@ -55,7 +55,7 @@ impl<R: DeserializeOwned> TaskHandle<R> {
     /// The task failed.
     #[doc(alias = "result")]
     pub fn get(self) -> Result<R, TaskError> {
-        self.tasks.outcomes().pop().unwrap_or_else(lost)
+        only(self.tasks.wait_for_all())
     }
 
     /// Waits for the task no longer than `timeout`, and gives what came of it.
@@ -162,8 +162,7 @@ impl<R: DeserializeOwned> TaskHandle<R> {
 
 impl<R: DeserializeOwned> MapHandle<R> {
     pub(crate) fn new(shared: Arc<Shared>, batch: Arc<Batch>, count: usize) -> Self {
-        let outcomes = std::iter::repeat_with(|| None).take(count).collect();
-        MapHandle { shared, batch, outcomes, missing: count, returns: PhantomData }
+        MapHandle { shared, batch, gathered: Gathered::new(count), returns: PhantomData }
     }
 
     /// Waits for all tasks and gives their values, in order.
@@ -172,7 +171,7 @@ impl<R: DeserializeOwned> MapHandle<R> {
     ///
     /// A task failed: the error has the outcomes of all.
     pub fn get(self) -> Result<Vec<R>, MapError<R>> {
-        values(self.outcomes())
+        values(self.wait_for_all())
     }
 
     /// Waits for all tasks no longer than `timeout`, and gives their values as [`get`](MapHandle::get)
@@ -186,9 +185,8 @@ impl<R: DeserializeOwned> MapHandle<R> {
     }
 
     /// Waits for all tasks and gives what came of each, in order.
-    pub fn outcomes(mut self) -> Vec<Result<R, TaskError>> {
-        self.collect(Deadline::NEVER);
-        self.take_outcomes()
+    pub fn outcomes(self) -> Vec<Result<R, TaskError>> {
+        self.wait_for_all().into_outcomes()
     }
 
     /// Waits for all tasks no longer than `timeout`. Returns whether they are done.
@@ -203,7 +201,7 @@ impl<R: DeserializeOwned> MapHandle<R> {
 
     /// Tells whether all tasks returned a value. `None` if they are not done.
     pub fn successful(&mut self) -> Option<bool> {
-        self.ready().then(|| self.outcomes.iter().flatten().all(Result::is_ok))
+        self.ready().then(|| self.gathered.is_successful())
     }
 
     /// Sees to it that the tasks do not run on: those that wait are not begun, and workers that run
@@ -223,8 +221,13 @@ impl<R: DeserializeOwned> MapHandle<R> {
         callback::call_with(self, callback);
     }
 
+    fn wait_for_all(mut self) -> Gathered<R> {
+        self.collect(Deadline::NEVER);
+        self.gathered
+    }
+
     fn collect(&mut self, deadline: Deadline) -> bool {
-        while self.missing > 0 {
+        while !self.gathered.is_complete() {
             match self.batch.take(deadline) {
                 Some(part) => self.note(part),
                 None if self.batch.is_cancelled() => self.give_up(),
@@ -235,40 +238,26 @@ impl<R: DeserializeOwned> MapHandle<R> {
     }
 
     fn note(&mut self, part: Part) {
-        let (outcomes, missing) = (&mut self.outcomes, &mut self.missing);
-        read(part, |index, outcome| {
-            if let Some(place @ None) = outcomes.get_mut(index) {
-                *place = Some(outcome);
-                *missing -= 1;
-            }
-        });
+        self.gathered.put(part);
         if let Some(observer) = &self.batch.options.progress {
-            (observer.0)(self.outcomes.len() - self.missing, self.outcomes.len());
+            (observer.0)(self.gathered.done(), self.gathered.count());
         }
     }
 
     /// After the batch was cancelled.
     fn give_up(&mut self) {
-        for outcome in self.outcomes.iter_mut().filter(|outcome| outcome.is_none()) {
-            *outcome = Some(Err(TaskKind::Cancelled.into()));
-        }
-        self.missing = 0;
+        self.gathered.fail_missing(|| TaskKind::Cancelled.into());
     }
 
-    fn take_outcomes(&mut self) -> Vec<Result<R, TaskError>> {
-        let outcomes = std::mem::take(&mut self.outcomes);
-        outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(lost)).collect()
-    }
-
-    fn poll_outcomes(&mut self, context: &mut Context<'_>) -> Poll<Vec<Result<R, TaskError>>> {
-        while self.missing > 0 {
+    fn poll_all(&mut self, context: &mut Context<'_>) -> Poll<Gathered<R>> {
+        while !self.gathered.is_complete() {
             match self.batch.poll_take(context) {
                 Poll::Ready(Some(part)) => self.note(part),
                 Poll::Ready(None) => self.give_up(),
                 Poll::Pending => return Poll::Pending,
             }
         }
-        Poll::Ready(self.take_outcomes())
+        Poll::Ready(mem::replace(&mut self.gathered, Gathered::new(0)))
     }
 }
 
@@ -276,8 +265,7 @@ impl<R: DeserializeOwned> Future for TaskHandle<R> {
     type Output = Result<R, TaskError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let outcomes = self.tasks.poll_outcomes(context);
-        outcomes.map(|mut outcomes| outcomes.pop().unwrap_or_else(lost))
+        self.tasks.poll_all(context).map(only)
     }
 }
 
@@ -285,7 +273,7 @@ impl<R: DeserializeOwned> Future for MapHandle<R> {
     type Output = Result<Vec<R>, MapError<R>>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.poll_outcomes(context).map(values)
+        self.poll_all(context).map(values)
     }
 }
 
@@ -293,14 +281,17 @@ impl<R: DeserializeOwned> Future for MapHandle<R> {
 impl<R> Unpin for TaskHandle<R> {}
 impl<R> Unpin for MapHandle<R> {}
 
-fn values<R>(outcomes: Vec<Result<R, TaskError>>) -> Result<Vec<R>, MapError<R>> {
-    if outcomes.iter().any(Result::is_err) {
-        return Err(MapError::new(outcomes));
-    }
-    Ok(outcomes.into_iter().flatten().collect())
+fn values<R>(gathered: Gathered<R>) -> Result<Vec<R>, MapError<R>> {
+    gathered.into_values().map_err(MapError::new)
 }
 
-/// Reads what came of some tasks, with the number of each.
+fn only<R>(gathered: Gathered<R>) -> Result<R, TaskError> {
+    // Every task is done once, so that none is ever missing at the end.
+    let lost = || Err(TaskError::not_run("its result was taken before"));
+    gathered.into_only().unwrap_or_else(lost)
+}
+
+/// Reads what came of some tasks, and gives each to `take`, which must not panic, with its number.
 pub(crate) fn read<R: DeserializeOwned>(
     part: Part,
     mut take: impl FnMut(usize, Result<R, TaskError>),
@@ -309,17 +300,15 @@ pub(crate) fn read<R: DeserializeOwned>(
     match part.content {
         Content::Failed(error) => indices.for_each(|index| take(index, Err(error.clone()))),
         Content::Outcomes(message) => {
-            let mut reader = message.reader();
-            for index in indices {
-                take(index, outcome::read(&mut reader));
-            }
+            let (mut reader, count) = (message.reader(), part.count);
+            let mut indices = indices;
+            outcome::read_each(&mut reader, count, |outcome| {
+                if let Some(index) = indices.next() {
+                    take(index, outcome);
+                }
+            });
         }
     }
-}
-
-/// Every task is done once, so that none is ever missing at the end.
-fn lost<R>() -> Result<R, TaskError> {
-    Err(TaskError::not_run("its result was taken before"))
 }
 
 impl<R> fmt::Debug for TaskHandle<R> {
@@ -331,8 +320,8 @@ impl<R> fmt::Debug for TaskHandle<R> {
 impl<R> fmt::Debug for MapHandle<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MapHandle")
-            .field("tasks", &self.outcomes.len())
-            .field("missing", &self.missing)
+            .field("tasks", &self.gathered.count())
+            .field("done", &self.gathered.done())
             .finish_non_exhaustive()
     }
 }

@@ -18,6 +18,7 @@ mod child;
 mod context;
 mod death;
 mod engine;
+mod gathered;
 mod options;
 mod outcome;
 mod private;

@@ -3,7 +3,7 @@
 
 use multiproc_process::__private::catch;
 use multiproc_process::Panic;
-use multiproc_wire::{Message, Reader};
+use multiproc_wire::{Reader, Series};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -32,45 +32,86 @@ impl Trouble {
     pub(crate) fn failed(reason: String) -> Self {
         Trouble(Box::new(Reason::Failed(reason)))
     }
+
+    #[cold]
+    fn push(self, series: &mut Series) {
+        // It is text, which serialises.
+        let _serialises = match *self.0 {
+            Reason::Panicked(panic) => series.push((PANICKED, panic)),
+            Reason::Failed(reason) => series.push((FAILED, reason)),
+        };
+    }
 }
 
-/// Adds an outcome to a message, or why it cannot be sent.
+/// Adds an outcome, or why it cannot be sent. One that panics when it is written leaves nothing.
 #[inline]
-pub(crate) fn push<R: Serialize>(message: &mut Message, outcome: Result<R, Trouble>) {
-    let start = message.bytes().len();
+pub(crate) fn push<R: Serialize>(series: &mut Series, outcome: Result<R, Trouble>) {
     let trouble = match outcome {
-        Ok(value) => match catch(|| message.push_framed((RETURNED, value))) {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => Trouble::failed(format!("its value: {error}")),
-            Err(panic) => {
-                message.truncate(start);
-                Trouble::panicked(panic)
-            }
+        Ok(value) => match series.push((RETURNED, value)) {
+            Ok(()) => return,
+            Err(error) => Trouble::failed(format!("its value: {error}")),
         },
         Err(trouble) => trouble,
     };
-    // It is text, which serialises.
-    let _serialises = match *trouble.0 {
-        Reason::Panicked(panic) => message.push_framed((PANICKED, panic)),
-        Reason::Failed(reason) => message.push_framed((FAILED, reason)),
-    };
+    trouble.push(series);
 }
 
 /// Reads the next outcome.
-#[inline]
 pub(crate) fn read<R: DeserializeOwned>(reader: &mut Reader<'_>) -> Result<R, TaskError> {
-    let outcome = catch(|| {
-        reader.read_framed_by(|reader| match reader.read()? {
-            RETURNED => reader.read().map(Ok),
-            PANICKED => reader.read().map(|panic| Err(TaskKind::Panicked(panic).into())),
-            FAILED => reader.read().map(|reason| Err(TaskKind::Failed(reason).into())),
-            other => Ok(Err(TaskKind::Value(format!("there is no outcome {other}")).into())),
-        })
-    });
-    match outcome {
-        Ok(Ok(outcome)) => outcome,
-        Ok(Err(error)) => Err(TaskKind::Value(error.to_string()).into()),
-        // Or those beside it would be lost with it.
-        Err(panic) => Err(TaskKind::Value(format!("panicked: {panic}")).into()),
+    let mut outcome = Err(TaskKind::Value("there is none".into()).into());
+    read_each(reader, 1, |read| outcome = read);
+    outcome
+}
+
+/// Reads so many outcomes, each of which is given to `take`, which must not panic.
+#[inline]
+pub(crate) fn read_each<R: DeserializeOwned>(
+    reader: &mut Reader<'_>,
+    count: usize,
+    mut take: impl FnMut(Result<R, TaskError>),
+) {
+    let mut left = count;
+    while left > 0 {
+        let all = catch(|| {
+            while left > 0 {
+                left -= 1;
+                take(match next(reader) {
+                    Ok((RETURNED, value)) => reader.read_all(value).map_err(unreadable),
+                    other => {
+                        Err(other.and_then(|next| trouble(reader, next)).unwrap_or_else(unreadable))
+                    }
+                });
+            }
+        });
+        // One that panics costs none beside it.
+        if let Err(panic) = all {
+            take(Err(TaskKind::Value(format!("panicked: {panic}")).into()));
+        }
     }
+}
+
+/// Takes off the next outcome: what it is, and the bytes of what goes with that.
+#[inline]
+fn next<'a>(reader: &mut Reader<'a>) -> Result<(u8, &'a [u8]), multiproc_wire::Error> {
+    let framed = reader.next_framed()?;
+    Ok(framed.split_first().map_or((u8::MAX, framed), |(kind, rest)| (*kind, rest)))
+}
+
+/// Reads what is no value.
+#[cold]
+fn trouble(
+    reader: &mut Reader<'_>,
+    (kind, bytes): (u8, &[u8]),
+) -> Result<TaskError, multiproc_wire::Error> {
+    let kind = match kind {
+        PANICKED => TaskKind::Panicked(reader.read_all(bytes)?),
+        FAILED => TaskKind::Failed(reader.read_all(bytes)?),
+        other => TaskKind::Value(format!("there is no outcome {other}")),
+    };
+    Ok(kind.into())
+}
+
+#[cold]
+fn unreadable(error: multiproc_wire::Error) -> TaskError {
+    TaskKind::Value(error.to_string()).into()
 }

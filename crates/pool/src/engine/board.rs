@@ -13,6 +13,9 @@ use zerocopy::{FromBytes, IntoBytes, KnownLayout};
 /// The size of the outbox. When it is full, the worker sends what it has.
 const WORDS: usize = 4 << 10;
 
+/// The length of a result that is worth no word at a time.
+const SHORT: usize = 32;
+
 /// As an end, it stands before every task.
 const DOOM: u32 = u32::MAX;
 
@@ -186,20 +189,22 @@ impl Board {
         let len = result.len().div_ceil(size_of::<u64>());
         let range = start as usize..start as usize + len;
         let Some(place) = self.0.outbox.get(range) else { return false };
-        let mut words = result.chunks_exact(size_of::<u64>());
-        let mut place = place.iter();
-        // In this order, since the one that is asked first loses an element at the end.
-        for (bytes, word) in words.by_ref().zip(place.by_ref()) {
-            word.store(
-                u64::from_ne_bytes(bytes.first_chunk().copied().unwrap_or_default()),
-                Relaxed,
-            );
-        }
-        if let Some(word) = place.next() {
+        if result.len() <= SHORT {
+            // It has just been written byte by byte: the processor waits where it is read by the word.
+            let bytes = |word: u64, byte: &u8| word >> u8::BITS | u64::from(*byte) << 56;
+            for (chunk, word) in result.chunks(size_of::<u64>()).zip(place) {
+                let unused = (size_of::<u64>() - chunk.len()) as u32 * u8::BITS;
+                word.store((chunk.iter().fold(0, bytes) >> unused).to_le(), Relaxed);
+            }
+        } else {
+            let words = result.chunks_exact(size_of::<u64>());
             let mut last = [0; size_of::<u64>()];
             let rest = words.remainder();
             last[..rest.len()].copy_from_slice(rest);
-            word.store(u64::from_ne_bytes(last), Relaxed);
+            let words = words.map(|chunk| chunk.first_chunk().copied().unwrap_or_default());
+            for (bytes, word) in words.chain([last]).zip(place) {
+                word.store(u64::from_ne_bytes(bytes), Relaxed);
+            }
         }
         // The count is stored after the bytes: who is killed in between has not finished the result.
         self.0.kept.store(whole(count + 1, start + len as u32), Release);

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::mem;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use multiproc_os::image::ENTRY_SIZE;
-use multiproc_wire::Message;
+use multiproc_wire::{Message, Series};
 use serde::Serialize;
 
 use super::batch::{Batch, Content, Part};
@@ -101,57 +100,75 @@ pub(crate) struct Jobs<'a> {
     entry: [u8; ENTRY_SIZE],
     batch: &'a Arc<Batch>,
     done: Vec<Work>,
-    /// Tasks that go into one job.
-    open: Arguments,
-    /// How many tasks there are, those before the first job among them.
-    count: usize,
+    /// Arguments that go into one job.
+    open: Series,
+    /// Where each of them ends.
+    ends: Vec<usize>,
+    /// The number of the first of them.
+    first: usize,
 }
 
 impl<'a> Jobs<'a> {
     /// Starts with no task; the first will have this number.
     pub(crate) fn new(entry: [u8; ENTRY_SIZE], batch: &'a Arc<Batch>, first: usize) -> Self {
-        Jobs { entry, batch, done: Vec::new(), open: Arguments::default(), count: first }
+        Jobs { entry, batch, done: Vec::new(), open: Series::new(), ends: Vec::new(), first }
     }
 
+    /// Adds a task. If its argument fails, or panics, those before it stay.
+    #[inline]
     pub(crate) fn push<A: Serialize>(&mut self, argument: A) -> Result<(), Error> {
-        let index = self.count;
-        self.open.push(argument).map_err(|source| Kind::Argument { index, source })?;
-        self.count += 1;
-        // A task with handles is a job of its own, so that they go to its worker only. Those that came
-        // before it have none.
-        if self.open.message.has_fds() {
-            let alone = self.open.split_last();
-            self.close(self.count - 1);
-            self.open = alone;
-            self.close(self.count);
-        } else if self.open.len() >= Self::LONGEST {
-            self.close(self.count);
+        if let Err(source) = self.open.push(argument) {
+            return Err(Kind::Argument { index: self.first + self.ends.len(), source }.into());
+        }
+        self.ends.push(self.open.bytes().len());
+        if self.open.has_fds() {
+            self.close_alone();
+        } else if self.ends.len() >= Self::LONGEST {
+            self.close();
         }
         Ok(())
     }
 
-    /// Gives the jobs, and how many tasks there are.
+    /// Gives the jobs, and how many tasks there are, those before the first job among them.
     pub(crate) fn finish(mut self) -> (Vec<Work>, usize) {
-        self.close(self.count);
-        (self.done, self.count)
+        self.close();
+        (self.done, self.first)
     }
 
     /// A worker counts its tasks in 32 bits.
     const LONGEST: usize = 1 << 24;
 
-    /// Makes a job of what is open, which ends before task `end`.
-    fn close(&mut self, end: usize) {
-        let arguments = mem::take(&mut self.open);
-        if arguments.len() > 0 {
-            let first = end - arguments.len();
-            let job = Job::new(self.entry, arguments, first, Arc::clone(self.batch));
+    /// Makes a job of what is open.
+    fn close(&mut self) {
+        let message = mem::take(&mut self.open).into_message();
+        let arguments = Arguments { message, ends: mem::take(&mut self.ends) };
+        self.close_with(arguments);
+    }
+
+    /// Makes a job of the last task, which has handles, so that they go to its worker only. Those that
+    /// came before it have none.
+    #[cold]
+    fn close_alone(&mut self) {
+        self.ends.pop();
+        let mut message = self.open.split_off(self.ends.last().copied().unwrap_or(0));
+        self.close();
+        // It is kept until the task is done, and must not keep the task's memory mapped.
+        message.let_go();
+        self.close_with(Arguments { ends: vec![message.bytes().len()], message });
+    }
+
+    fn close_with(&mut self, arguments: Arguments) {
+        let count = arguments.len();
+        if count > 0 {
+            let job = Job::new(self.entry, arguments, self.first, Arc::clone(self.batch));
             self.done.push(Work::all(job));
+            self.first += count;
         }
     }
 }
 
 /// Framed arguments, one after the other.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Arguments {
     message: Message,
     /// Where each ends.
@@ -159,28 +176,6 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    fn push<A: Serialize>(&mut self, argument: A) -> Result<(), multiproc_wire::Error> {
-        let start = self.ends.last().copied().unwrap_or(0);
-        let message = &mut self.message;
-        let pushed = catch_unwind(AssertUnwindSafe(|| message.push_framed(argument)));
-        pushed.unwrap_or_else(|payload| {
-            self.message.truncate(start);
-            resume_unwind(payload)
-        })?;
-        // It is kept until the task is done, and must not keep the task's memory mapped.
-        self.message.let_go();
-        self.ends.push(self.message.bytes().len());
-        Ok(())
-    }
-
-    /// Takes off the last, the only one with handles.
-    fn split_last(&mut self) -> Self {
-        self.ends.pop();
-        let start = self.ends.last().copied().unwrap_or(0);
-        let message = self.message.split_off(start);
-        Arguments { ends: vec![message.bytes().len()], message }
-    }
-
     pub(crate) fn len(&self) -> usize {
         self.ends.len()
     }
