@@ -19,7 +19,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-pub use sealed::{Frozen, SealedBytes, SealedFile};
+pub use sealed::{Frozen, SealedBytes, SealedFile, Unsealed};
 
 /// `f_type` of the file system in which memfds live, other than those of huge pages.
 const TMPFS_MAGIC: i64 = 0x0102_1994;

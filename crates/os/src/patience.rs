@@ -243,6 +243,11 @@ impl Default for Patience {
     }
 }
 
+/// Tells whether anybody yields at all: see [`VARIABLE`].
+pub fn is_on() -> bool {
+    !longest().is_zero()
+}
+
 #[inline]
 fn longest() -> Duration {
     static LONGEST: OnceLock<Duration> = OnceLock::new();

@@ -42,6 +42,46 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
 }
 
+/// Makes two connected sockets of type `SOCK_STREAM`, closed on exec: for bytes without boundaries.
+pub fn stream_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = SocketFlags::CLOEXEC;
+    Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?)
+}
+
+/// Sends the first of these bytes over a stream, as many as there is room for now, and tells how many.
+///
+/// # Errors
+///
+/// There is no room at all ([`is_full`]), or the other end is closed.
+pub fn send_some(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+    let socket = socket.as_fd();
+    Ok(retry_on_intr(|| rustix::net::send(socket, bytes, send_flags(Wait::Try)))?)
+}
+
+/// Receives bytes of a stream: as many as there are, up to the room, at least one; none at its end.
+///
+/// # Errors
+///
+/// There are none yet, or it is no socket.
+pub fn recv_some(socket: impl AsFd, room: &mut [u8]) -> io::Result<usize> {
+    let socket = socket.as_fd();
+    let received = retry_on_intr(|| rustix::net::recv(socket, &mut *room, RecvFlags::DONTWAIT))?;
+    Ok(received.0)
+}
+
+/// The same for the end of a vector, up to its capacity.
+///
+/// # Errors
+///
+/// As [`recv_some`].
+pub fn recv_onto(socket: impl AsFd, bytes: &mut Vec<u8>) -> io::Result<usize> {
+    let socket = socket.as_fd();
+    let received = retry_on_intr(|| {
+        rustix::net::recv(socket, rustix::buffer::spare_capacity(bytes), RecvFlags::DONTWAIT)
+    })?;
+    Ok(received.0)
+}
+
 /// Sends one packet: the parts one after the other, and duplicates of the descriptors.
 ///
 /// A packet goes whole or not at all. Never raises `SIGPIPE`.

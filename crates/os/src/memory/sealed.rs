@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Deref;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use memmap2::{Mmap, MmapOptions};
@@ -40,12 +40,9 @@ impl SealedBytes {
     ///
     /// The system has no descriptor or memory left.
     pub fn write(parts: &[&[u8]]) -> io::Result<OwnedFd> {
-        let mut file = File::from(memfd("multiproc-message")?);
-        for part in parts {
-            file.write_all(part)?;
-        }
-        retry_while_pinned(|| fcntl_add_seals(&file, Self::SEALS))?;
-        Ok(file.into())
+        let unsealed = Unsealed::new()?;
+        unsealed.write(parts)?;
+        Ok(unsealed.file.into())
     }
 
     /// Maps bytes that came from elsewhere.
@@ -55,6 +52,41 @@ impl SealedBytes {
     /// As [`SealedFile::check`].
     pub fn open(fd: OwnedFd, max_len: u64) -> io::Result<Self> {
         SealedFile::check(fd, max_len)?.map()
+    }
+}
+
+/// Where bytes can still be written, once: for a descriptor that is on its way before they are known.
+#[derive(Debug)]
+pub struct Unsealed {
+    file: File,
+}
+
+impl Unsealed {
+    /// Makes memory without bytes.
+    ///
+    /// # Errors
+    ///
+    /// The system has no descriptor left.
+    pub fn new() -> io::Result<Self> {
+        Ok(Unsealed { file: memfd("multiproc-message")?.into() })
+    }
+
+    /// Writes the parts, one after the other, and seals them.
+    ///
+    /// # Errors
+    ///
+    /// The system has no memory left.
+    pub fn write(&self, parts: &[&[u8]]) -> io::Result<()> {
+        for part in parts {
+            (&self.file).write_all(part)?;
+        }
+        Ok(retry_while_pinned(|| fcntl_add_seals(&self.file, SealedBytes::SEALS))?)
+    }
+}
+
+impl AsFd for Unsealed {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 
@@ -124,16 +156,27 @@ impl SealedFile {
     /// The system has no memory left (`OutOfMemory`).
     pub fn to_vec(&self) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
+        self.append_to(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Copies the bytes to the end of others.
+    ///
+    /// # Errors
+    ///
+    /// As [`to_vec`](Self::to_vec).
+    pub fn append_to(&self, bytes: &mut Vec<u8>) -> io::Result<()> {
+        let start = bytes.len();
         bytes.try_reserve_exact(self.len)?;
-        while bytes.len() < self.len {
-            let at = bytes.len() as u64;
-            let room = rustix::buffer::spare_capacity(&mut bytes);
+        while bytes.len() < start + self.len {
+            let at = (bytes.len() - start) as u64;
+            let room = rustix::buffer::spare_capacity(bytes);
             if rustix::io::pread(&self.file, room, at)? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
-        bytes.truncate(self.len);
-        Ok(bytes)
+        bytes.truncate(start + self.len);
+        Ok(())
     }
 
     /// Copies the first bytes to where they just fit.
