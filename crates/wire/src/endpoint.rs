@@ -48,6 +48,15 @@ impl Endpoint {
     /// # Errors
     ///
     /// The process or the system has no descriptor left.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (here, there) = multiproc_wire::Endpoint::pair()?;
+    /// drop(here);
+    /// drop(there);
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
     pub fn pair() -> Result<(Self, Self), Error> {
         Self::pair_of()
     }
@@ -59,6 +68,17 @@ impl<F: AsFd + From<OwnedFd>> Endpoint<F> {
     /// # Errors
     ///
     /// As [`Endpoint::pair`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_wire::{Endpoint, SharedFd};
+    ///
+    /// let (here, _there) = Endpoint::<SharedFd>::pair_of()?;
+    /// // An end that several processes may have.
+    /// let _message = multiproc_wire::encode(&here)?;
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
     pub fn pair_of() -> Result<(Self, Self), Error> {
         let (here, there) =
             socket::pair().map_err(|error| Error::io("make a socket for", error))?;
@@ -68,6 +88,17 @@ impl<F: AsFd + From<OwnedFd>> Endpoint<F> {
 
 impl<F: AsFd> Endpoint<F> {
     /// Has waits on this end yield for as long as this says before they sleep.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_os::patience::Patience;
+    /// use multiproc_wire::Endpoint;
+    ///
+    /// let (here, _there) = Endpoint::pair()?;
+    /// let _patient = here.with_patience(Patience::for_processes());
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
     #[must_use]
     pub fn with_patience(self, patience: Patience) -> Self {
         Endpoint { patience, ..self }
@@ -80,6 +111,18 @@ impl<F: AsFd> Endpoint<F> {
     /// # Errors
     ///
     /// The other end is closed, or the system refused.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_os::deadline::Deadline;
+    /// use multiproc_wire::{Endpoint, encode};
+    ///
+    /// let (here, there) = Endpoint::pair()?;
+    /// assert!(here.send(&encode("hello")?, Deadline::NEVER)?);
+    /// assert_eq!(there.recv(Deadline::NEVER)?, Some("hello".to_string()));
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
     pub fn send(&self, message: &Message, deadline: Deadline) -> Result<bool, Error> {
         self.send_parts([message.bytes(), &[]], &message.fds(), deadline)
     }
@@ -89,6 +132,19 @@ impl<F: AsFd> Endpoint<F> {
     /// # Errors
     ///
     /// The other end is closed, or the system refused.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_os::deadline::Deadline;
+    /// use multiproc_wire::Endpoint;
+    ///
+    /// let (here, there) = Endpoint::pair()?;
+    /// here.send_bytes(b"hello", Deadline::NEVER)?;
+    /// let len = there.recv_bytes_with(Deadline::NEVER, |body, _| body.len())?;
+    /// assert_eq!(len, Some(5));
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
     pub fn send_bytes(&self, bytes: &[u8], deadline: Deadline) -> Result<bool, Error> {
         self.send_parts([bytes, &[]], &[], deadline)
     }
@@ -99,6 +155,19 @@ impl<F: AsFd> Endpoint<F> {
     ///
     /// The other end is closed and all was received, or what came is not a value of this type. What
     /// came is then gone; the next call receives the next message.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_os::deadline::Deadline;
+    /// use multiproc_wire::{Endpoint, encode};
+    ///
+    /// let (here, there) = Endpoint::pair()?;
+    /// assert_eq!(there.recv::<u8>(Deadline::now())?, None);
+    /// here.send(&encode(&7u8)?, Deadline::NEVER)?;
+    /// assert_eq!(there.recv::<u8>(Deadline::now())?, Some(7));
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
     pub fn recv<T: DeserializeOwned>(&self, deadline: Deadline) -> Result<Option<T>, Error> {
         let received = self.recv_with(deadline, |mut reader| {
             let value = reader.read()?;
@@ -113,6 +182,22 @@ impl<F: AsFd> Endpoint<F> {
     /// # Errors
     ///
     /// The other end is closed and all was received, or what came is no message.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_os::deadline::Deadline;
+    /// use multiproc_wire::{Endpoint, Message};
+    ///
+    /// let (here, there) = Endpoint::pair()?;
+    /// let mut message = Message::new();
+    /// message.push(&1u8)?;
+    /// message.push("one")?;
+    /// here.send(&message, Deadline::NEVER)?;
+    /// let first = there.recv_with(Deadline::NEVER, |mut reader| reader.read::<u8>())?;
+    /// assert_eq!(first.transpose()?, Some(1));
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
     pub fn recv_with<R>(
         &self,
         deadline: Deadline,
@@ -130,6 +215,19 @@ impl<F: AsFd> Endpoint<F> {
     /// # Errors
     ///
     /// As [`recv_with`](Endpoint::recv_with).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_os::deadline::Deadline;
+    /// use multiproc_wire::Endpoint;
+    ///
+    /// let (here, there) = Endpoint::pair()?;
+    /// here.send_bytes(b"hello", Deadline::NEVER)?;
+    /// let copied = there.recv_bytes_with(Deadline::NEVER, |body, _| body.to_vec())?;
+    /// assert_eq!(copied.transpose()?.as_deref(), Some(&b"hello"[..]));
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
     pub fn recv_bytes_with<R>(
         &self,
         deadline: Deadline,
@@ -145,6 +243,19 @@ impl<F: AsFd> Endpoint<F> {
     /// # Errors
     ///
     /// The other end is closed, or the system refused.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_os::deadline::Deadline;
+    /// use multiproc_wire::Endpoint;
+    ///
+    /// let (here, there) = Endpoint::pair()?;
+    /// here.send_parts([b"hel", b"lo"], &[], Deadline::NEVER)?;
+    /// let len = there.recv_bytes_with(Deadline::NEVER, |body, _| body.len())?;
+    /// assert_eq!(len, Some(5));
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
     pub fn send_parts(
         &self,
         parts: [&[u8]; 2],

@@ -58,16 +58,55 @@ impl Error {
     }
 
     /// Tells whether the other end is closed: nothing more will come, nothing more can be sent.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_os::deadline::Deadline;
+    /// use multiproc_wire::Endpoint;
+    ///
+    /// let (here, there) = Endpoint::pair()?;
+    /// drop(there);
+    /// assert!(here.send_bytes(b"hello", Deadline::NEVER).unwrap_err().is_closed());
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
     pub fn is_closed(&self) -> bool {
         matches!(*self.0, Kind::Closed)
     }
 
     /// Tells whether the value could not be serialised.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_wire::{Endpoint, encode_move};
+    ///
+    /// let (here, _there) = Endpoint::pair()?;
+    /// let here = std::sync::Arc::new(here);
+    /// // It has a single owner, who does not let go of it.
+    /// struct Kept(std::sync::Arc<Endpoint>);
+    /// impl serde::Serialize for Kept {
+    ///     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+    ///         self.0.serialize(serializer)
+    ///     }
+    /// }
+    /// let mut message = multiproc_wire::Message::new();
+    /// assert!(message.push_move(Kept(here.clone())).unwrap_err().is_encode());
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
     pub fn is_encode(&self) -> bool {
         matches!(*self.0, Kind::Encode { .. } | Kind::InUse { .. })
     }
 
     /// Tells whether a message came that is not a value of the expected type.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let message = multiproc_wire::encode("text")?;
+    /// assert!(multiproc_wire::decode::<[u64; 9]>(message).unwrap_err().is_decode());
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
     pub fn is_decode(&self) -> bool {
         matches!(*self.0, Kind::Decode { .. } | Kind::Corrupt(_))
     }

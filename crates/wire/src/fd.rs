@@ -35,6 +35,19 @@ pub struct SharedFd(Arc<Descriptor>);
 ///
 /// A message that holds one is sent only after the value that it came from was dropped, and only
 /// if nothing else holds it then: see [`encode_move`](crate::encode_move).
+///
+/// # Examples
+///
+/// ```
+/// use std::os::fd::OwnedFd;
+/// use multiproc_wire::{UniqueFd, encode_move};
+///
+/// let (_reader, writer) = std::io::pipe()?;
+/// let handle = UniqueFd::from(OwnedFd::from(writer));
+/// let moved = encode_move(handle).map_err(|rejected| rejected.error).unwrap();
+/// assert!(moved.message().has_fds());
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct UniqueFd(Arc<Descriptor>);
 
@@ -71,6 +84,17 @@ pub struct Fd<T>(T);
 
 impl<T> Fd<T> {
     /// Gives the foreign type back.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_wire::Fd;
+    ///
+    /// let (reader, _writer) = std::io::pipe()?;
+    /// let handle = Fd::from(reader);
+    /// let _reader: std::io::PipeReader = handle.into_inner();
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn into_inner(self) -> T {
         self.0
     }
@@ -123,6 +147,19 @@ impl<'de, T: From<OwnedFd>> Deserialize<'de> for Fd<T> {
 
 impl SharedFd {
     /// Tells how many handles in this process share the descriptor.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::os::fd::OwnedFd;
+    /// use multiproc_wire::SharedFd;
+    ///
+    /// let (_reader, writer) = std::io::pipe()?;
+    /// let handle = SharedFd::from(OwnedFd::from(writer));
+    /// let another = handle.clone();
+    /// assert_eq!(another.handles(), 2);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn handles(&self) -> usize {
         Arc::strong_count(&self.0)
     }

@@ -16,6 +16,12 @@ use crate::message::Reader;
 use crate::stream::{self, Inlet, Outlet};
 
 /// The longest body that travels inside its packet. A longer one goes through memory.
+///
+/// # Examples
+///
+/// ```
+/// assert_eq!(multiproc_wire::INLINE_MAX, 65_536);
+/// ```
 pub const INLINE_MAX: usize = 64 << 10;
 
 const HEADER: usize = 16;
@@ -156,6 +162,20 @@ fn load_courier(fds: &[BorrowedFd<'_>]) -> io::Result<OwnedFd> {
 }
 
 /// The bytes of a message that was received, wherever they are.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_os::deadline::Deadline;
+/// use multiproc_wire::{Body, Endpoint};
+///
+/// let (here, there) = Endpoint::pair()?;
+/// here.send_bytes(b"hello", Deadline::NEVER)?;
+/// let read = |body: Body<'_>, _| body.to_vec();
+/// let bytes = there.recv_bytes_with(Deadline::NEVER, read)?.transpose()?;
+/// assert_eq!(bytes.as_deref(), Some(&b"hello"[..]));
+/// # Ok::<(), multiproc_wire::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Body<'a>(Place<'a>);
 
@@ -168,6 +188,18 @@ enum Place<'a> {
 
 impl Body<'_> {
     /// How many there are.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use multiproc_os::deadline::Deadline;
+    /// # use multiproc_wire::Endpoint;
+    /// # let (here, there) = Endpoint::pair()?;
+    /// # here.send_bytes(b"hello", Deadline::NEVER)?;
+    /// let len = there.recv_bytes_with(Deadline::NEVER, |body, _| body.len())?;
+    /// assert_eq!(len, Some(5));
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
     #[allow(clippy::len_without_is_empty)] // One that is empty is like any other.
     pub fn len(&self) -> usize {
         match &self.0 {
@@ -182,6 +214,18 @@ impl Body<'_> {
     /// # Errors
     ///
     /// There is no memory for them.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use multiproc_os::deadline::Deadline;
+    /// # use multiproc_wire::Endpoint;
+    /// # let (here, there) = Endpoint::pair()?;
+    /// # here.send_bytes(b"hello", Deadline::NEVER)?;
+    /// let bytes = there.recv_bytes_with(Deadline::NEVER, |body, _| body.to_vec())?;
+    /// assert_eq!(bytes.transpose()?.as_deref(), Some(&b"hello"[..]));
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
     pub fn to_vec(&self) -> Result<Vec<u8>, Error> {
         match &self.0 {
             Place::Inline(bytes) => Ok(bytes.to_vec()),
@@ -196,6 +240,20 @@ impl Body<'_> {
     /// # Errors
     ///
     /// The system refused to read them.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use multiproc_os::deadline::Deadline;
+    /// # use multiproc_wire::Endpoint;
+    /// # let (here, there) = Endpoint::pair()?;
+    /// # here.send_bytes(b"hello", Deadline::NEVER)?;
+    /// let mut room = [0; 8];
+    /// let len = there.recv_bytes_with(Deadline::NEVER, |body, _| body.read_into(&mut room))?;
+    /// assert_eq!(len.transpose()?, Some(Some(5)));
+    /// assert_eq!(&room[..5], b"hello");
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
     pub fn read_into(&self, room: &mut [u8]) -> Result<Option<usize>, Error> {
         let Some(room) = room.get_mut(..self.len()) else { return Ok(None) };
         match &self.0 {

@@ -44,6 +44,14 @@ pub struct Message {
 /// # Errors
 ///
 /// The value's `Serialize` failed: the error has its text.
+///
+/// # Examples
+///
+/// ```
+/// let message = multiproc_wire::encode(&(1u8, "one"))?;
+/// assert_eq!(multiproc_wire::decode::<(u8, String)>(message)?, (1, "one".to_string()));
+/// # Ok::<(), multiproc_wire::Error>(())
+/// ```
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Message, Error> {
     let mut message = Message { bytes: Vec::with_capacity(SHORT), fds: Vec::new() };
     message.push(value)?;
@@ -106,6 +114,14 @@ pub fn encode_move<T: Serialize + DeserializeOwned>(value: T) -> Result<Moved<T>
 /// # Errors
 ///
 /// The message is not a value of this type, or not only that.
+///
+/// # Examples
+///
+/// ```
+/// let message = multiproc_wire::encode(&[1u8, 2])?;
+/// assert_eq!(multiproc_wire::decode::<[u8; 2]>(message)?, [1, 2]);
+/// # Ok::<(), multiproc_wire::Error>(())
+/// ```
 pub fn decode<T: DeserializeOwned>(message: Message) -> Result<T, Error> {
     let mut reader = message.reader();
     let value = reader.read()?;
@@ -115,11 +131,27 @@ pub fn decode<T: DeserializeOwned>(message: Message) -> Result<T, Error> {
 
 impl Message {
     /// Makes an empty one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(multiproc_wire::Message::new().is_empty());
+    /// ```
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Takes bytes that were encoded before, of values without handles.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_wire::{Message, decode, encode};
+    ///
+    /// let bytes = encode("text")?.bytes().to_vec();
+    /// assert_eq!(decode::<String>(Message::from_bytes(bytes))?, "text");
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
     pub fn from_bytes(bytes: Vec<u8>) -> Self {
         Message { bytes, fds: Vec::new() }
     }
@@ -129,6 +161,15 @@ impl Message {
     /// # Errors
     ///
     /// The value's `Serialize` failed: the error has its text.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut message = multiproc_wire::Message::new();
+    /// message.push("text")?;
+    /// assert_eq!(multiproc_wire::decode::<String>(message)?, "text");
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
     pub fn push<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
         let (len, fds) = (self.bytes.len(), self.fds.len());
         let building = Building::begin(&mut self.fds);
@@ -149,6 +190,18 @@ impl Message {
     ///
     /// The value's `Serialize` failed, or a handle with a single owner in it is still referenced from
     /// elsewhere.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_wire::{Endpoint, Message};
+    ///
+    /// let (here, _there) = Endpoint::pair()?;
+    /// let mut message = Message::new();
+    /// message.push_move(here)?;
+    /// assert!(message.has_fds());
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
     pub fn push_move<T: Serialize>(&mut self, value: T) -> Result<(), Error> {
         let (len, fds) = (self.bytes.len(), self.fds.len());
         let pushed = self.push(&value);
@@ -211,17 +264,51 @@ impl Message {
     }
 
     /// Takes off the values from byte `at` on, and all handles: those before it must have none.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut message = multiproc_wire::Message::new();
+    /// message.push(&1u8)?;
+    /// let at = message.bytes().len();
+    /// message.push("rest")?;
+    /// let rest = message.split_off(at);
+    /// assert_eq!(multiproc_wire::decode::<String>(rest)?, "rest");
+    /// assert_eq!(multiproc_wire::decode::<u8>(message)?, 1);
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
     pub fn split_off(&mut self, at: usize) -> Self {
         Message { bytes: self.bytes.split_off(at), fds: std::mem::take(&mut self.fds) }
     }
 
     /// Takes off the bytes that were added since there were `len`, as by a `Serialize` that panicked:
     /// that also costs the message its handles.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut message = multiproc_wire::Message::new();
+    /// message.push(&1u8)?;
+    /// let len = message.bytes().len();
+    /// message.push("more")?;
+    /// message.truncate(len);
+    /// assert_eq!(multiproc_wire::decode::<u8>(message)?, 1);
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
     pub fn truncate(&mut self, len: usize) {
         self.bytes.truncate(len);
     }
 
     /// Takes everything out and keeps the room.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut message = multiproc_wire::encode("text")?;
+    /// message.clear();
+    /// assert!(message.is_empty());
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.fds.clear();
@@ -229,12 +316,30 @@ impl Message {
 
     /// Drops what owners of handles have [left](crate::UniqueFd::leave) to the message, before it is
     /// dropped itself: for one that is kept after it was sent.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (here, _there) = multiproc_wire::Endpoint::pair()?;
+    /// let mut message = multiproc_wire::Message::new();
+    /// message.push_move(here)?;
+    /// message.let_go();
+    /// assert!(message.has_fds());
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
     pub fn let_go(&mut self) {
         let descriptors = self.fds.iter_mut().filter_map(|attached| Arc::get_mut(&mut attached.fd));
         descriptors.for_each(Descriptor::let_go);
     }
 
     /// The encoded values.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(multiproc_wire::encode(&7u8)?.bytes(), [7]);
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
     #[inline]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
@@ -242,16 +347,40 @@ impl Message {
 
     /// The encoded values, to be changed in place: for a field of fixed size whose value is known
     /// only when the message is sent.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut message = multiproc_wire::encode(&7u8)?;
+    /// message.bytes_mut()[0] = 8;
+    /// assert_eq!(multiproc_wire::decode::<u8>(message)?, 8);
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.bytes
     }
 
     /// Tells whether nothing was encoded.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(!multiproc_wire::encode(&7u8)?.is_empty());
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty() && self.fds.is_empty()
     }
 
     /// The descriptors of the handles in the message.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (here, _there) = multiproc_wire::Endpoint::pair()?;
+    /// assert_eq!(multiproc_wire::encode(&here)?.fds().len(), 1);
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
     #[inline]
     pub fn fds(&self) -> Vec<BorrowedFd<'_>> {
         if self.fds.is_empty() {
@@ -261,12 +390,27 @@ impl Message {
     }
 
     /// Tells whether the message carries descriptors.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(!multiproc_wire::encode(&7u8)?.has_fds());
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
     #[inline]
     pub fn has_fds(&self) -> bool {
         !self.fds.is_empty()
     }
 
     /// Reads what was encoded.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let message = multiproc_wire::encode(&7u8)?;
+    /// assert_eq!(message.reader().read::<u8>()?, 7);
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
     pub fn reader(&self) -> Reader<'_> {
         let fds = self.fds.iter().map(|attached| Some(Arc::clone(&attached.fd))).collect();
         Reader { bytes: &self.bytes, fds }
@@ -315,6 +459,13 @@ pub struct Moved<T> {
 
 impl<T> Moved<T> {
     /// Takes a value that is to be [encoded](Moved::encode).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let moved = multiproc_wire::Moved::new(7u8);
+    /// assert_eq!(moved.into_value(), Some(7));
+    /// ```
     #[inline]
     pub fn new(value: T) -> Self {
         Moved { message: Message { bytes: take_spare(), fds: Vec::new() }, value: Some(value) }
@@ -327,6 +478,15 @@ impl<T: Serialize> Moved<T> {
     /// # Errors
     ///
     /// As [`encode_move`], but that the value stays in here.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut moved = multiproc_wire::Moved::new(7u8);
+    /// moved.encode()?;
+    /// assert_eq!(moved.message().bytes(), [7]);
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
     #[inline]
     pub fn encode(&mut self) -> Result<(), Error> {
         let Some(value) = &self.value else { return Ok(()) };
@@ -343,17 +503,46 @@ impl<T: Serialize> Moved<T> {
 
 impl<T: DeserializeOwned> Moved<T> {
     /// What is to be sent.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut moved = multiproc_wire::Moved::new(7u8);
+    /// assert!(moved.message().is_empty());
+    /// moved.encode()?;
+    /// assert!(!moved.message().is_empty());
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
     #[inline]
     pub fn message(&self) -> &Message {
         &self.message
     }
 
     /// What is to be sent, to be changed in place.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut moved = multiproc_wire::Moved::new(7u8);
+    /// moved.encode()?;
+    /// moved.message_mut().bytes_mut()[0] = 8;
+    /// assert_eq!(moved.message().bytes(), [8]);
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
     pub fn message_mut(&mut self) -> &mut Message {
         &mut self.message
     }
 
     /// Gives the message up to be kept, and drops the value.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut moved = multiproc_wire::Moved::new(7u8);
+    /// moved.encode()?;
+    /// assert_eq!(multiproc_wire::decode::<u8>(moved.into_message())?, 7);
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
     pub fn into_message(mut self) -> Message {
         std::mem::take(&mut self.message)
     }
@@ -361,6 +550,15 @@ impl<T: DeserializeOwned> Moved<T> {
     /// Gives the value back, for a message that was not sent.
     ///
     /// `None` if it owned a handle and its type cannot read what it has itself written.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut moved = multiproc_wire::Moved::new("text".to_string());
+    /// moved.encode()?;
+    /// assert_eq!(moved.into_value().as_deref(), Some("text"));
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
     pub fn into_value(mut self) -> Option<T> {
         self.value.take().or_else(|| decode(std::mem::take(&mut self.message)).ok())
     }
@@ -373,6 +571,16 @@ impl<T> Drop for Moved<T> {
 }
 
 /// A value that was not sent, and why.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_wire::{Rejected, encode_move};
+///
+/// let sent = encode_move(7u8).map_err(|Rejected { error, .. }| error)?;
+/// assert_eq!(sent.message().bytes(), [7]);
+/// # Ok::<(), multiproc_wire::Error>(())
+/// ```
 pub struct Rejected<T> {
     /// Why.
     pub error: Error,
@@ -387,6 +595,17 @@ impl<T> fmt::Debug for Rejected<T> {
 }
 
 /// Reads values one after the other out of a message.
+///
+/// # Examples
+///
+/// ```
+/// let mut message = multiproc_wire::encode(&1u8)?;
+/// message.push("one")?;
+/// let mut reader = message.reader();
+/// assert_eq!(reader.read::<u8>()?, 1);
+/// assert_eq!(reader.read::<String>()?, "one");
+/// # Ok::<(), multiproc_wire::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Reader<'a> {
     bytes: &'a [u8],
@@ -395,6 +614,14 @@ pub struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// Reads a message that came as these bytes and descriptors.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut reader = multiproc_wire::Reader::new(&[7], Vec::new());
+    /// assert_eq!(reader.read::<u8>()?, 7);
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
     #[inline]
     pub fn new(bytes: &'a [u8], fds: Vec<OwnedFd>) -> Self {
         // Collecting nothing costs as much as reading a small value.
@@ -409,6 +636,14 @@ impl<'a> Reader<'a> {
     /// # Errors
     ///
     /// What comes next is not a value of this type, or a handle in it could not be made.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let message = multiproc_wire::encode("text")?;
+    /// assert_eq!(message.reader().read::<String>()?, "text");
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
     pub fn read<T: DeserializeOwned>(&mut self) -> Result<T, Error> {
         let (value, rest) = read_from(self.bytes, &mut self.fds)?;
         self.bytes = rest;
@@ -420,6 +655,15 @@ impl<'a> Reader<'a> {
     /// # Errors
     ///
     /// It is not a value of this type. What follows can still be read.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut message = multiproc_wire::Message::new();
+    /// message.push_framed("text")?;
+    /// assert_eq!(message.reader().read_framed::<String>()?, "text");
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
     #[inline]
     pub fn read_framed<T: DeserializeOwned>(&mut self) -> Result<T, Error> {
         let value = self.next_framed()?;
@@ -469,11 +713,29 @@ impl<'a> Reader<'a> {
     }
 
     /// Tells whether there are descriptors that were not read yet.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let message = multiproc_wire::encode(&7u8)?;
+    /// assert!(!message.reader().has_fds());
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
     pub fn has_fds(&self) -> bool {
         self.fds.iter().any(Option::is_some)
     }
 
     /// The bytes that were not read yet.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let message = multiproc_wire::encode(&(1u8, 2u8))?;
+    /// let mut reader = message.reader();
+    /// assert_eq!(reader.read::<u8>()?, 1);
+    /// assert_eq!(reader.rest(), [2]);
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
     pub fn rest(&self) -> &'a [u8] {
         self.bytes
     }
@@ -483,6 +745,16 @@ impl<'a> Reader<'a> {
     /// # Errors
     ///
     /// A handle was read already, so that the indices of the others would not be right any more.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let message = multiproc_wire::encode(&(1u8, 2u8))?;
+    /// let mut reader = message.reader();
+    /// assert_eq!(reader.read::<u8>()?, 1);
+    /// assert_eq!(multiproc_wire::decode::<u8>(reader.into_message()?)?, 2);
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
     pub fn into_message(self) -> Result<Message, Error> {
         let attach = |fd| Some(Attached { fd: fd?, unique: false });
         let fds: Option<Vec<_>> = self.fds.into_iter().map(attach).collect();
@@ -495,6 +767,17 @@ impl<'a> Reader<'a> {
     /// # Errors
     ///
     /// Bytes or descriptors are left over.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let message = multiproc_wire::encode(&7u8)?;
+    /// let mut reader = message.reader();
+    /// assert!(message.reader().finish().is_err());
+    /// assert_eq!(reader.read::<u8>()?, 7);
+    /// reader.finish()?;
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
     #[inline]
     pub fn finish(self) -> Result<(), Error> {
         if !self.bytes.is_empty() {

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use multiproc_os::deadline::Deadline;
 use multiproc_os::memory::{SealedFile, Unsealed};
-use multiproc_os::patience;
 use multiproc_os::poll;
 use multiproc_os::socket;
 
@@ -35,7 +34,7 @@ pub(crate) struct Outlet {
 impl Outlet {
     /// `None` if there is no room for the descriptors, or nobody is to yield.
     pub(crate) fn new() -> Option<Self> {
-        if !patience::is_on() || rests() {
+        if !multiproc_os::patience::is_on() || rests() {
             return None;
         }
         let (socket, far) = socket::stream_pair().ok()?;
@@ -52,8 +51,9 @@ impl Outlet {
     /// what it leaves as memory. So it does not wait for a receiver that has something else to do.
     pub(crate) fn send(mut self, body: [&[u8]; 2]) -> io::Result<()> {
         self.far = None;
+        let patience = patience(body[0].len() + body[1].len());
         for (index, part) in body.into_iter().enumerate() {
-            match self.send_part(part) {
+            match self.send_part(part, patience) {
                 Ok(0) => {}
                 Ok(left) => {
                     missed();
@@ -70,9 +70,7 @@ impl Outlet {
     }
 
     /// Tells how many bytes nobody takes.
-    fn send_part(&self, part: &[u8]) -> io::Result<usize> {
-        /// So long a receiver may take to begin, or for a piece, on the same processor or another.
-        const PATIENCE: Duration = Duration::from_micros(300);
+    fn send_part(&self, part: &[u8], patience: Duration) -> io::Result<usize> {
         /// Longer than any piece: others keep the processor busy, for whole time slices.
         const SLOW: Duration = Duration::from_millis(1);
         const MOST_SLOW: u32 = 2;
@@ -90,7 +88,7 @@ impl Outlet {
                 }
                 Err(error) if socket::is_full(&error) => {
                     let waited = since.get_or_insert_with(Instant::now).elapsed();
-                    if waited > PATIENCE {
+                    if waited > patience {
                         break;
                     }
                     thread::yield_now();
@@ -100,6 +98,15 @@ impl Outlet {
         }
         Ok(left.len())
     }
+}
+
+/// How long a receiver may take to begin or to go on: it may have to get rid of the last message first. As
+/// memory costs more than the stream, by the length, some of that may be lost.
+fn patience(len: usize) -> Duration {
+    const LEAST: Duration = Duration::from_micros(300);
+    const EACH_MIB: u32 = 150;
+    let mib = u32::try_from(len >> 20).unwrap_or(u32::MAX);
+    LEAST + Duration::from_micros(mib.saturating_mul(EACH_MIB).into())
 }
 
 /// How many bodies are still to go through memory, since receivers did not keep up, and how many did so

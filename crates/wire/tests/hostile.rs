@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, IoSlice, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 
 use common::{alone, count_open};
 use multiproc_os::deadline::Deadline;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 const MARK: u8 = 0x6d;
 const IN_MEMORY: u8 = 1;
 const BY_COURIER: u8 = 2;
+const IN_STREAM: u8 = 4;
 
 /// The header of the crate's README.
 fn header(flags: u8, fds: u32, len: u64) -> Vec<u8> {
@@ -104,7 +106,7 @@ fn headers_that_are_wrong() {
     for len in 1..16 {
         assert!(u64s(&good[..len]).contains("not of this format"));
     }
-    for (index, values) in [(0, 0..=255u8), (1, 4..=255), (2, 1..=255), (3, 1..=255)] {
+    for (index, values) in [(0, 0..=255u8), (1, 8..=255), (2, 1..=255), (3, 1..=255)] {
         for value in values.filter(|value| *value != good[index]) {
             let mut bad = good.clone();
             bad[index] = value;
@@ -217,6 +219,55 @@ fn memory_that_is_none_or_could_change() {
     if let Ok(huge) = memfd_create("huge", flags) {
         read(&bytes, &[huge.as_fd()]);
     }
+}
+
+#[test]
+fn streams_that_are_none_or_stop() {
+    let _alone = alone();
+    let all = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    let stream = |bytes: &[u8]| {
+        let (mut near, far) = UnixStream::pair().unwrap();
+        near.write_all(bytes).unwrap();
+        (near, OwnedFd::from(far))
+    };
+    let (empty, rest) = (memory(&[], 0, SealFlags::empty()), memory(&[5], 1, all));
+    let bytes = packet(IN_STREAM, 0, 2, &[]);
+    let (near, far) = stream(&[1, 5]);
+    let open_end = receive::<Vec<u64>>(&bytes, &[empty.as_fd(), far.as_fd()]);
+    assert_eq!(open_end.unwrap(), [5]);
+    drop(near);
+    let ended = |bytes: &[u8]| stream(bytes).1;
+    let good = receive::<Vec<u64>>(&bytes, &[empty.as_fd(), ended(&[1, 5]).as_fd()]);
+    assert_eq!(good.unwrap(), [5]);
+    let good = receive::<Vec<u64>>(&bytes, &[rest.as_fd(), ended(&[1]).as_fd()]);
+    assert_eq!(good.unwrap(), [5]);
+
+    let read = refused::<Vec<u64>>;
+    read(&bytes, &[]);
+    read(&bytes, &[empty.as_fd()]);
+    read(&packet(IN_STREAM, 0, 2, &[1, 5]), &[empty.as_fd(), ended(&[1, 5]).as_fd()]);
+    read(&packet(IN_STREAM, 1, 2, &[]), &[empty.as_fd(), ended(&[1, 5]).as_fd()]);
+    read(&packet(IN_STREAM | 1, 0, 2, &[]), &[rest.as_fd(), ended(&[1, 5]).as_fd()]);
+    for (memory, bytes_sent) in [(&empty, &[1][..]), (&empty, &[]), (&rest, &[])] {
+        let text = read(&bytes, &[memory.as_fd(), ended(bytes_sent).as_fd()]);
+        assert!(text.contains("before all of it was sent"), "{text}");
+    }
+    let unsealed = memory(&[5], 1, SealFlags::empty());
+    read(&bytes, &[unsealed.as_fd(), ended(&[1]).as_fd()]);
+    let (pipe, _writer) = io::pipe().unwrap();
+    for none in [null().as_fd(), pipe.as_fd(), rest.as_fd()] {
+        let text = read(&bytes, &[rest.as_fd(), none]);
+        assert!(text.contains("no socket"), "{text}");
+    }
+    let before = resident();
+    for len in [1 << 45, u64::MAX] {
+        let (_near, far) = stream(&[7; 1000]);
+        read(&packet(IN_STREAM, 0, len, &[]), &[empty.as_fd(), far.as_fd()]);
+    }
+    assert!(resident() < before + (64 << 20));
+    let (_near, far) = stream(&[1]);
+    let text = read(&bytes, &[empty.as_fd(), far.as_fd()]);
+    assert!(text.contains("stopped half-way"), "{text}");
 }
 
 /// How many bytes of memory this process has taken.
