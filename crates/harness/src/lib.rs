@@ -3,6 +3,7 @@
 #![allow(unsafe_code)] // alarm(2), prctl(2).
 #![allow(clippy::unwrap_used)] // What fails here fails a test.
 
+pub mod calls;
 pub mod trace;
 
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
