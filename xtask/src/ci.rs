@@ -48,7 +48,13 @@ fn steps(report: &mut Report, counts: &mut Counts) -> Result<()> {
         *counts = ran;
         outcome
     })?;
-    step("demos", "cargo xtask demos", &mut demos::run_all)
+    // Of what the demos need, in release mode.
+    let line = "run --release --package multiproc-tests --example instructions";
+    step("instructions", &format!("cargo {line}"), &mut || cargo(line))?;
+    step("demos", "cargo xtask demos", &mut demos::run_all)?;
+    // In release mode, in which the demos have built most of what it needs.
+    let line = "test --release --package multiproc-bench";
+    step("report of the benchmarks", &format!("cargo {line}"), &mut || cargo(line))
 }
 
 /// Returns the names of the packages under `crates`, sorted.

@@ -1,5 +1,6 @@
 //! The commands of this repository. It depends on none of its crates, so it builds when they do not.
 
+mod bench;
 mod ci;
 mod command;
 mod demos;
@@ -18,6 +19,8 @@ usage: cargo xtask COMMAND
   demos NAME [ARG...]   run one of them
   demos --list          say which there are, and what each shows
   test                  run all tests: unit, integration, documentation
+  bench                 measure everything beside its peers, and make a report with plots
+  bench --quick         the same in less than five minutes; NAME... picks some of it
   ci                    everything that must pass before a change is merged
   help                  print this text";
 
@@ -51,6 +54,7 @@ fn run() -> Result<()> {
                 nothing_more(args)?;
                 test::run()?;
             }
+            Some("bench") => bench::run(args.raw_args()?.collect())?,
             Some("ci") => {
                 nothing_more(args)?;
                 ci::run()?;

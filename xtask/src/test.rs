@@ -21,9 +21,11 @@ pub(crate) fn run() -> Result<()> {
 
 /// Runs the tests; returns their number and whether all went well.
 pub(crate) fn run_and_count() -> Result<(Counts, Result<()>)> {
-    // The programs have no tests; `cargo xtask demos` builds and runs them. Their image libraries take
-    // minutes to build once more for tests.
-    let mut cargo = command::cargo("test --workspace --exclude multiproc-examples --no-fail-fast");
+    // The programs have no tests; `cargo xtask demos` builds and runs them. Their image libraries, which the
+    // benchmarks have too, take minutes to build once more for tests.
+    let line =
+        "test --workspace --exclude multiproc-examples --exclude multiproc-bench --no-fail-fast";
+    let mut cargo = command::cargo(line);
     let mut child = command::spawn(cargo.stdout(Stdio::piped()))?;
     let output = child.stdout.take().context("the output of cargo is not piped")?;
     // The limit is kept by the waiter, since a test that hangs prints nothing.

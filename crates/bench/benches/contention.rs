@@ -1,41 +1,38 @@
 //! Locks that several processes want at once, and wake-ups between two processes, beside their peers.
-//!
-//! Each row is measured in rounds, one contender after the other in each (A B C A B C), after a round
-//! that does not count. The median of the rounds stands for the contender.
 #![allow(missing_docs)]
 
-#[path = "support/pthread.rs"]
-mod pthread;
-
-use std::hint::spin_loop;
 use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::thread;
 
 use multiproc::{Condition, Event, Lock, RLock, RwLock, Semaphore, Value};
+use multiproc_bench::pthread::{self, Page};
+use multiproc_bench::rounds::{Cost, Measure, Role, is_test, pin, placements, together, units};
 use multiproc_os::deadline::Deadline;
-use multiproc_os::fork::{Forked, fork};
 use multiproc_os::futex;
-use pthread::Page;
-use rustix::thread::{CpuSet, sched_setaffinity};
+use raw_sync::Timeout;
+use raw_sync::events::EventState;
 
-const ROUNDS: usize = 7;
+const AREA: &str = "lock";
 
 fn main() {
-    if std::env::args().any(|word| word == "--test") {
+    if is_test() {
         return;
     }
-    for parties in [2, 4] {
-        contended(parties);
+    let places = placements();
+    if let Some((place, cores)) = places.last() {
+        for parties in [2, 4] {
+            contended(place, *cores, parties);
+        }
     }
-    for cores in [[0, 0], [0, 1]] {
-        handoff(cores);
+    for (place, cores) in places {
+        handoff(place, cores);
     }
 }
 
 /// So many processes (or threads, for those that are for threads) take a lock for a short section.
-fn contended(parties: usize) {
-    const TURNS: u64 = 1_000_000;
+fn contended(place: &str, cores: [usize; 2], parties: usize) {
+    let turns = units(200_000);
     let page = Page::new();
     let lock = Lock::new().unwrap();
     let rlock = RLock::new().unwrap();
@@ -44,128 +41,162 @@ fn contended(parties: usize) {
     let mutex = std::sync::Mutex::new(());
     let parking_lot = parking_lot::Mutex::new(());
     let robust = pthread::Mutex::new(&page, 512, true);
-    let pthread = pthread::Mutex::new(&page, 1024, false);
+    let shared = pthread::Mutex::new(&page, 1024, false);
     let raw_sync = pthread::raw_sync(&page, 1536);
 
-    let count = || page.word64(0).store(page.word64(0).load(Relaxed) + 1, Relaxed);
-    let processes = |turn: &dyn Fn()| in_processes(parties, TURNS, &page, turn);
-    let threads = |turn: &(dyn Fn() + Sync)| in_threads(parties, TURNS, turn);
     let counter = page.word64(0);
-    let count_in_thread = || counter.store(counter.load(Relaxed) + 1, Relaxed);
-    table(
-        &format!("one short section under a lock, {parties} at once, ns"),
-        "pthread robust mutex",
-        &mut [
-            ("pthread robust mutex", &mut || processes(&|| robust.with(count))),
-            ("pthread mutex", &mut || processes(&|| pthread.with(count))),
-            ("raw_sync Mutex", &mut || {
-                processes(&|| {
-                    let _held = raw_sync.lock().unwrap();
-                    count();
-                })
-            }),
-            ("std Mutex (threads)", &mut || {
-                threads(&|| {
-                    let _held = mutex.lock().unwrap();
-                    count_in_thread();
-                })
-            }),
-            ("parking_lot Mutex (threads)", &mut || {
-                threads(&|| {
-                    let _held = parking_lot.lock();
-                    count_in_thread();
-                })
-            }),
-            ("Lock", &mut || {
-                processes(&|| {
-                    let _held = lock.lock().unwrap();
-                    count();
-                })
-            }),
-            ("RLock", &mut || {
-                processes(&|| {
-                    let _held = rlock.lock().unwrap();
-                    count();
-                })
-            }),
-            ("RwLock, write", &mut || {
-                processes(&|| {
-                    let _held = rwlock.write().unwrap();
-                    count();
-                })
-            }),
-            ("RwLock, read", &mut || {
-                processes(&|| {
-                    let _held = rwlock.read().unwrap();
-                })
-            }),
-            ("Value increment", &mut || processes(&|| *value.lock().unwrap() += 1)),
-        ],
-    );
+    let count = || counter.store(counter.load(Relaxed) + 1, Relaxed);
+    // The counter shows that nobody was in the section at the same time.
+    let counted = |cost: &dyn Fn() -> Cost| {
+        counter.store(0, Relaxed);
+        let cost = cost();
+        assert_eq!(counter.load(Relaxed), turns * parties as u64);
+        cost
+    };
+    let all = turns * parties as u64;
+    let in_processes = |turn: &dyn Fn()| {
+        let act = || (0..turns).for_each(|_| turn());
+        let roles: Vec<Role<'_>> =
+            (0..parties).map(|index| (cores[index % 2], &act as &dyn Fn())).collect();
+        together(&roles, all)
+    };
+    let in_threads = |turn: &(dyn Fn() + Sync)| {
+        let act = || {
+            thread::scope(|scope| {
+                for index in 0..parties {
+                    scope.spawn(move || {
+                        pin(cores[index % 2]);
+                        (0..turns).for_each(|_| turn());
+                    });
+                }
+            });
+        };
+        together(&[(cores[0], &act)], all)
+    };
+    let processes = |turn: &dyn Fn()| counted(&|| in_processes(turn));
+    let threads = |turn: &(dyn Fn() + Sync)| counted(&|| in_threads(turn));
+    Measure::of(AREA, format!("a short section under a lock, {parties} at once"), "turn")
+        .at(place)
+        .headline()
+        .ours("Lock", || {
+            processes(&|| {
+                let _held = lock.lock().unwrap();
+                count();
+            })
+        })
+        .peer("pthread robust mutex", || processes(&|| robust.with(count)))
+        .peer("pthread mutex", || processes(&|| shared.with(count)))
+        .peer("raw_sync Mutex", || {
+            processes(&|| {
+                let _held = raw_sync.lock().unwrap();
+                count();
+            })
+        })
+        .threads("std Mutex", || {
+            threads(&|| {
+                let _held = mutex.lock().unwrap();
+                count();
+            })
+        })
+        .threads("parking_lot Mutex", || {
+            threads(&|| {
+                let _held = parking_lot.lock();
+                count();
+            })
+        })
+        .ours("RLock", || {
+            processes(&|| {
+                let _held = rlock.lock().unwrap();
+                count();
+            })
+        })
+        .ours("RwLock, write", || {
+            processes(&|| {
+                let _held = rwlock.write().unwrap();
+                count();
+            })
+        })
+        .ours("RwLock, read", || in_processes(&|| drop(rwlock.read().unwrap())))
+        .ours("Value, addition", || in_processes(&|| *value.lock().unwrap() += 1))
+        .run();
 }
 
-/// A turn goes to and fro between two processes on these cores.
-fn handoff(cores: [usize; 2]) {
-    const TURNS: u64 = 5_000;
+/// A turn goes to and fro between two processes.
+fn handoff(place: &str, cores: [usize; 2]) {
+    let turns = units(5000);
     let page = Page::new();
     let semaphores = [Semaphore::new(0).unwrap(), Semaphore::new(0).unwrap()];
     let events = [Event::new().unwrap(), Event::new().unwrap()];
     let (turn, changed) = (Value::new(0u64).unwrap(), Condition::new().unwrap());
     let futexes = [page.word32(64), page.word32(128)];
+    let theirs = [512, 1024].map(|at| pthread::raw_sync_event(&page, at));
 
-    let between = |turn: &dyn Fn(usize)| between_two(cores, TURNS, &page, turn);
-    let name = if cores[0] == cores[1] { "one core" } else { "two cores" };
-    table(
-        &format!("a turn to another process and back, {name}, ns"),
-        "raw futex",
-        &mut [
-            ("raw futex", &mut || {
-                between(&|own| {
-                    if own == 0 {
-                        raw_set(futexes[0]);
-                        raw_wait(futexes[1]);
-                    } else {
-                        raw_wait(futexes[0]);
-                        raw_set(futexes[1]);
-                    }
-                })
-            }),
-            ("Semaphore", &mut || {
-                between(&|own| {
-                    if own == 0 {
-                        semaphores[0].release();
-                        semaphores[1].acquire().unwrap();
-                    } else {
-                        semaphores[0].acquire().unwrap();
-                        semaphores[1].release();
-                    }
-                })
-            }),
-            ("Event", &mut || {
-                between(&|own| {
-                    if own == 0 {
-                        events[0].set();
-                        events[1].wait();
-                        events[1].clear();
-                    } else {
-                        events[0].wait();
-                        events[0].clear();
-                        events[1].set();
-                    }
-                })
-            }),
-            ("Condition and Value", &mut || {
-                between(&|own| {
-                    let own = own as u64;
-                    let mut guard =
-                        changed.wait_while(turn.lock().unwrap(), |turn| **turn % 2 != own).unwrap();
-                    *guard += 1;
-                    drop(guard);
-                    changed.notify(1);
-                })
-            }),
-        ],
-    );
+    // Each in its turn: what the one does, and what the other.
+    let between = |near: &dyn Fn(), far: &dyn Fn()| {
+        let near = || (0..turns).for_each(|_| near());
+        let far = || (0..turns).for_each(|_| far());
+        together(&[(cores[0], &near), (cores[1], &far)], turns)
+    };
+    Measure::of(AREA, "a turn to another process and back", "round trip")
+        .at(place)
+        .headline()
+        .limit("raw futex", || {
+            let near = || {
+                raw_set(futexes[0]);
+                raw_wait(futexes[1]);
+            };
+            let far = || {
+                raw_wait(futexes[0]);
+                raw_set(futexes[1]);
+            };
+            between(&near, &far)
+        })
+        .ours("Semaphore", || {
+            let near = || {
+                semaphores[0].release();
+                semaphores[1].acquire().unwrap();
+            };
+            let far = || {
+                semaphores[0].acquire().unwrap();
+                semaphores[1].release();
+            };
+            between(&near, &far)
+        })
+        .ours("Event", || {
+            let near = || {
+                events[0].set();
+                events[1].wait();
+                events[1].clear();
+            };
+            let far = || {
+                events[0].wait();
+                events[0].clear();
+                events[1].set();
+            };
+            between(&near, &far)
+        })
+        .ours("Condition and Value", || {
+            let act = |own: u64| {
+                let mut guard =
+                    changed.wait_while(turn.lock().unwrap(), |turn| **turn % 2 != own).unwrap();
+                *guard += 1;
+                drop(guard);
+                changed.notify(1);
+            };
+            between(&|| act(0), &|| act(1))
+        })
+        .peer("raw_sync Event", || {
+            let near = || {
+                theirs[0].set(EventState::Signaled).unwrap();
+                theirs[1].wait(Timeout::Infinite).unwrap();
+            };
+            let far = || {
+                theirs[0].wait(Timeout::Infinite).unwrap();
+                theirs[1].set(EventState::Signaled).unwrap();
+            };
+            between(&near, &far)
+        })
+        .run();
 }
 
 fn raw_set(word: &AtomicU32) {
@@ -177,115 +208,4 @@ fn raw_wait(word: &AtomicU32) {
     while word.swap(0, Acquire) == 0 {
         futex::wait(word, 0, Deadline::NEVER);
     }
-}
-
-type Contender<'a> = (&'a str, &'a mut dyn FnMut() -> Duration);
-
-/// Measures and prints.
-fn table(title: &str, reference: &str, contenders: &mut [Contender<'_>]) {
-    let mut times = vec![Vec::new(); contenders.len()];
-    for round in 0..=ROUNDS {
-        for ((_, run), times) in contenders.iter_mut().zip(&mut times) {
-            let time = run();
-            if round > 0 {
-                times.push(time.as_nanos() as f64);
-            }
-        }
-    }
-    for times in &mut times {
-        times.sort_by(f64::total_cmp);
-    }
-    let median = |times: &Vec<f64>| times[times.len() / 2];
-    let position = contenders.iter().position(|(name, _)| *name == reference);
-    let unit = position.map_or(f64::NAN, |position| median(&times[position]));
-    println!("\n{title}\n  {:<28} {:>10} {:>8}   spread", "", "median", "ratio");
-    for ((name, _), times) in contenders.iter().zip(&times) {
-        println!(
-            "  {name:<28} {:>10.0} {:>8.2}   {:.0} to {:.0}",
-            median(times),
-            median(times) / unit,
-            times[0],
-            times[times.len() - 1]
-        );
-    }
-}
-
-/// Runs the turns in so many processes at once. Gives the time of one turn.
-fn in_processes(parties: usize, turns: u64, page: &Page, turn: &dyn Fn()) -> Duration {
-    let (ready, go) = (page.word32(8), page.word32(16));
-    ready.store(0, SeqCst);
-    go.store(0, SeqCst);
-    let children: Vec<Forked> = (0..parties)
-        .map(|_| {
-            fork(|| {
-                ready.fetch_add(1, SeqCst);
-                while go.load(Acquire) == 0 {
-                    std::thread::yield_now();
-                }
-                (0..turns).for_each(|_| turn());
-                0
-            })
-            .unwrap()
-        })
-        .collect();
-    while ready.load(SeqCst) < parties as u32 {
-        std::thread::yield_now();
-    }
-    let start = Instant::now();
-    go.store(1, Release);
-    children.into_iter().for_each(finish);
-    start.elapsed() / (parties as u64 * turns) as u32
-}
-
-fn in_threads(parties: usize, turns: u64, turn: &(dyn Fn() + Sync)) -> Duration {
-    let go = AtomicU32::new(0);
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..parties)
-            .map(|_| {
-                scope.spawn(|| {
-                    while go.load(Acquire) == 0 {
-                        std::thread::yield_now();
-                    }
-                    (0..turns).for_each(|_| turn());
-                })
-            })
-            .collect();
-        let start = Instant::now();
-        go.store(1, Release);
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
-        start.elapsed() / (parties as u64 * turns) as u32
-    })
-}
-
-/// Runs the turns in two processes. Gives the time of one.
-fn between_two(cores: [usize; 2], turns: u64, page: &Page, turn: &dyn Fn(usize)) -> Duration {
-    let taken = page.word64(24);
-    let child = fork(|| {
-        pin(cores[1]);
-        (0..turns).for_each(|_| turn(1));
-        0
-    });
-    let parent = fork(|| {
-        pin(cores[0]);
-        let start = Instant::now();
-        (0..turns).for_each(|_| turn(0));
-        taken.store(start.elapsed().as_nanos() as u64, SeqCst);
-        0
-    });
-    finish(parent.unwrap());
-    finish(child.unwrap());
-    Duration::from_nanos(taken.load(SeqCst) / turns)
-}
-
-fn finish(child: Forked) {
-    child.pidfd.wait_end(Deadline::NEVER).unwrap();
-    let status = child.pidfd.reap().unwrap();
-    assert!(status.is_some_and(|status| status.success()));
-}
-
-fn pin(core: usize) {
-    let mut set = CpuSet::new();
-    set.set(core);
-    sched_setaffinity(None, &set).unwrap();
-    spin_loop();
 }

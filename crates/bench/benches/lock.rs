@@ -1,129 +1,101 @@
-//! Locks, values and atomics that nobody else wants, beside their peers: in plain loops by turns, and
-//! as criterion measures them one after the other.
+//! Locks, values and atomics that nobody else wants, beside their peers, in plain loops.
 #![allow(missing_docs)]
-
-#[path = "support/pthread.rs"]
-mod pthread;
 
 use std::hint::black_box;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
 
-use criterion::{Criterion, criterion_group};
 use multiproc::{Lock, RLock, RwLock, Semaphore, Shared, Value};
-use pthread::Page;
+use multiproc_bench::pthread::{self, Page};
+use multiproc_bench::python;
+use multiproc_bench::rounds::{Cost, Measure, here, is_test, pin, placements};
 
-fn locks(c: &mut Criterion) {
-    let mut group = c.benchmark_group("lock+unlock");
-    let mutex = Mutex::new(());
-    group.bench_function("std::sync::Mutex", |b| {
-        b.iter(|| drop(black_box(&mutex).lock().unwrap()));
-    });
-    let lock = Lock::new().unwrap();
-    group.bench_function("Lock", |b| b.iter(|| drop(black_box(&lock).lock().unwrap())));
-    let parking_lot = parking_lot::Mutex::new(());
-    group.bench_function("parking_lot::Mutex", |b| {
-        b.iter(|| drop(black_box(&parking_lot).lock()));
-    });
-    let page = Page::new();
-    let robust = pthread::Mutex::new(&page, 0, true);
-    group.bench_function("pthread robust mutex", |b| b.iter(|| black_box(&robust).with(|| ())));
-    let raw_sync = pthread::raw_sync(&page, 512);
-    group.bench_function("raw_sync Mutex", |b| {
-        b.iter(|| drop(black_box(&raw_sync).lock().unwrap()));
-    });
-    let rlock = RLock::new().unwrap();
-    group.bench_function("RLock", |b| b.iter(|| drop(black_box(&rlock).lock().unwrap())));
-    group.finish();
+const AREA: &str = "lock";
+const TURNS: u64 = 50_000;
 
-    let mut group = c.benchmark_group("reader-writer lock");
-    let std = std::sync::RwLock::new(());
-    group.bench_function("std, read", |b| b.iter(|| drop(black_box(&std).read().unwrap())));
-    group.bench_function("std, write", |b| b.iter(|| drop(black_box(&std).write().unwrap())));
-    let ours = RwLock::new().unwrap();
-    group.bench_function("RwLock, read", |b| b.iter(|| drop(black_box(&ours).read().unwrap())));
-    group.bench_function("RwLock, write", |b| b.iter(|| drop(black_box(&ours).write().unwrap())));
-    group.finish();
-
-    let semaphore = Semaphore::new(1).unwrap();
-    c.bench_function("Semaphore acquire+release", |b| {
-        b.iter(|| {
-            black_box(&semaphore).acquire().unwrap();
-            black_box(&semaphore).release();
-        });
-    });
-}
-
-fn increments(c: &mut Criterion) {
-    let mut group = c.benchmark_group("increment under a lock");
-    let mutex = Mutex::new(0u64);
-    group.bench_function("std::sync::Mutex", |b| {
-        b.iter(|| *black_box(&mutex).lock().unwrap() += 1);
-    });
-    let value = Value::new(0u64).unwrap();
-    group.bench_function("Value", |b| b.iter(|| *black_box(&value).lock().unwrap() += 1));
-    group.finish();
-
-    let mut group = c.benchmark_group("increment of an atomic");
-    let atomic = AtomicU64::new(0);
-    group.bench_function("AtomicU64", |b| b.iter(|| black_box(&atomic).fetch_add(1, Relaxed)));
-    let shared = Shared::new(AtomicU64::new(0)).unwrap();
-    group.bench_function("Shared<AtomicU64>", |b| {
-        b.iter(|| black_box(&shared).fetch_add(1, Relaxed));
-    });
-    group.finish();
-}
-
-/// Short rounds, one contender after the other in each. What is printed is the median of all rounds, and
-/// that of the ratios to the first contender in each.
-fn by_turns() {
-    const ROUNDS: usize = 401;
-    const TURNS: u32 = 50_000;
-    let (mutex, lock) = (Mutex::new(()), Lock::new().unwrap());
-    let (number, value) = (Mutex::new(0u64), Value::new(0u64).unwrap());
-    let parking_lot = parking_lot::Mutex::new(());
-    let contenders: [(&str, &dyn Fn()); 5] = [
-        ("std::sync::Mutex", &|| repeat(TURNS, || drop(black_box(&mutex).lock().unwrap()))),
-        ("parking_lot::Mutex", &|| repeat(TURNS, || drop(black_box(&parking_lot).lock()))),
-        ("Lock", &|| repeat(TURNS, || drop(black_box(&lock).lock().unwrap()))),
-        ("std::sync::Mutex, += 1", &|| repeat(TURNS, || *black_box(&number).lock().unwrap() += 1)),
-        ("Value, += 1", &|| repeat(TURNS, || *black_box(&value).lock().unwrap() += 1)),
-    ];
-    let round = || {
-        contenders.map(|(_, run)| {
-            let start = Instant::now();
-            run();
-            start.elapsed().as_secs_f64() * 1e9 / f64::from(TURNS)
-        })
-    };
-    let rounds: Vec<_> = (0..ROUNDS).map(|_| round()).collect();
-    println!("one lock and unlock in a plain loop (median of {ROUNDS} rounds)");
-    for (index, (name, _)) in contenders.iter().enumerate() {
-        let median = |figure: &dyn Fn(&[f64; 5]) -> f64| {
-            let mut figures: Vec<f64> = rounds.iter().map(figure).collect();
-            figures.sort_by(f64::total_cmp);
-            figures[ROUNDS / 2]
-        };
-        let (time, ratio) = (median(&|each| each[index]), median(&|each| each[index] / each[0]));
-        println!("  {name:<24}{time:>8.2} ns{ratio:>8.2}");
+fn main() {
+    if is_test() {
+        return;
     }
+    let (_, [core, _]) = placements()[0];
+    pin(core);
+    locks();
+    others();
+    increments();
 }
 
 #[inline(always)]
-fn repeat(turns: u32, act: impl Fn()) {
-    for _ in 0..turns {
-        act();
-    }
+fn repeat(act: impl Fn()) -> Cost {
+    here(TURNS, || (0..TURNS).for_each(|_| act()))
 }
 
-criterion_group!(benches, locks, increments);
+fn locks() {
+    let page = Page::new();
+    let (mutex, parking_lot) = (Mutex::new(()), parking_lot::Mutex::new(()));
+    let (lock, rlock) = (Lock::new().unwrap(), RLock::new().unwrap());
+    let robust = pthread::Mutex::new(&page, 0, true);
+    let shared = pthread::Mutex::new(&page, 1024, false);
+    let raw_sync = pthread::raw_sync(&page, 512);
+    Measure::of(AREA, "lock and unlock, nobody else", "turn")
+        .headline()
+        .short_rounds(20)
+        .ours("Lock", || repeat(|| drop(black_box(&lock).lock().unwrap())))
+        .peer("pthread mutex", || repeat(|| black_box(&shared).with(|| ())))
+        .peer("pthread robust mutex", || repeat(|| black_box(&robust).with(|| ())))
+        .peer("raw_sync Mutex", || repeat(|| drop(black_box(&raw_sync).lock().unwrap())))
+        .threads("std Mutex", || repeat(|| drop(black_box(&mutex).lock().unwrap())))
+        .threads("parking_lot Mutex", || repeat(|| drop(black_box(&parking_lot).lock())))
+        .ours("RLock", || repeat(|| drop(black_box(&rlock).lock().unwrap())))
+        .run();
+    Measure::of(AREA, "lock and unlock, beside Python", "turn")
+        .ours("Lock", || repeat(|| drop(black_box(&lock).lock().unwrap())))
+        .python("Python's Lock", python::standard("bench_lock"), &["Lock"], TURNS)
+        .run();
+}
 
-fn main() {
-    if !std::env::args().any(|word| word == "--test") {
-        by_turns();
-    }
-    benches();
-    Criterion::default().configure_from_args().final_summary();
+fn others() {
+    let (std, ours) = (std::sync::RwLock::new(()), RwLock::new().unwrap());
+    Measure::of(AREA, "read lock, nobody else", "turn")
+        .short_rounds(20)
+        .ours("RwLock", || repeat(|| drop(black_box(&ours).read().unwrap())))
+        .threads("std RwLock", || repeat(|| drop(black_box(&std).read().unwrap())))
+        .run();
+    Measure::of(AREA, "write lock, nobody else", "turn")
+        .short_rounds(20)
+        .ours("RwLock", || repeat(|| drop(black_box(&ours).write().unwrap())))
+        .threads("std RwLock", || repeat(|| drop(black_box(&std).write().unwrap())))
+        .run();
+    let semaphore = Semaphore::new(1).unwrap();
+    let acquire_and_release = || {
+        repeat(|| {
+            black_box(&semaphore).acquire().unwrap();
+            black_box(&semaphore).release();
+        })
+    };
+    Measure::of(AREA, "acquire and release, nobody else", "turn")
+        .short_rounds(20)
+        .ours("Semaphore", acquire_and_release)
+        .run();
+}
+
+fn increments() {
+    let (mutex, value) = (Mutex::new(0u64), Value::new(0u64).unwrap());
+    let ours = || repeat(|| *black_box(&value).lock().unwrap() += 1);
+    Measure::of(AREA, "add to a number under its lock", "addition")
+        .headline()
+        .short_rounds(20)
+        .ours("Value", ours)
+        .threads("std Mutex", || repeat(|| *black_box(&mutex).lock().unwrap() += 1))
+        .run();
+    Measure::of(AREA, "add to a number under its lock, beside Python", "addition")
+        .ours("Value", ours)
+        .python("Python's Value", python::standard("bench_lock"), &["Value"], TURNS)
+        .run();
+    let (atomic, shared) = (AtomicU64::new(0), Shared::new(AtomicU64::new(0)).unwrap());
+    Measure::of(AREA, "add to an atomic number", "addition")
+        .short_rounds(20)
+        .ours("Shared<AtomicU64>", || repeat(|| _ = black_box(&shared).fetch_add(1, Relaxed)))
+        .threads("AtomicU64", || repeat(|| _ = black_box(&atomic).fetch_add(1, Relaxed)))
+        .run();
 }

@@ -1,22 +1,26 @@
-//! The pool beside Python's two, procspawn's, and rayon's threads: what a task costs, how well tasks
+//! The pool beside Python's, procspawn's, and rayon's threads: what a task costs, how well tasks
 //! fill the workers, how long one takes there and back, and what a worker weighs.
 #![allow(missing_docs)]
 
-#[path = "support/rounds.rs"]
-mod rounds;
-
-use std::fs;
 use std::hint::black_box;
 use std::os::fd::OwnedFd;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use multiproc::{Fd, Pool, Process};
+use multiproc_bench::python::{Script, standard};
+use multiproc_bench::rounds::{
+    Cost, Measure, apart, beside, here, is_test, pin, pin_to, placements, private_memory, together,
+    units,
+};
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
-use rounds::{Contender, Cost, PLACEMENTS, cpu_time, is_test, pin, table};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
+const AREA: &str = "pool";
 const WORKERS: usize = 2;
+
+const PYTHON: Script = standard("bench_pool");
+const LOKY: Script = Script { file: "bench_pool", module: "loky" };
+const MPIRE: Script = Script { file: "bench_pool", module: "mpire" };
 
 fn main() {
     multiproc::init();
@@ -24,20 +28,12 @@ fn main() {
     if is_test() {
         return;
     }
-    let wanted: Vec<String> =
-        std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
-    let parts: [(&str, fn()); 6] = [
-        ("map", map),
-        ("single", single),
-        ("fill", fill),
-        ("shapes", shapes),
-        ("latency", latency),
-        ("memory", memory),
-    ];
-    for (name, part) in parts {
-        if wanted.is_empty() || wanted.iter().any(|word| word == name) {
-            part();
-        }
+    // Each in a process of its own: rayon's threads stay.
+    for part in [map, chunks, single, fill, shapes, memory] {
+        apart(part);
+    }
+    for (place, cores) in placements() {
+        apart(|| latency(place, cores));
     }
 }
 
@@ -49,98 +45,92 @@ fn square(x: u64) -> u64 {
     x * x
 }
 
-/// What this process needs for so many units.
-fn measure(units: u64, act: impl FnOnce()) -> Cost {
-    let (before, start) = (cpu_time(), Instant::now());
-    act();
-    Cost::of(start.elapsed(), cpu_time() - before, units)
-}
-
-/// What Python says that it needs for so many units.
-fn python(part: &'static str, units: u64) -> Contender<'static> {
-    let run = move || {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/support/python_pool.py");
-        let output = Command::new("python3").args([script, part, &units.to_string()]).output();
-        let output = output.unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let nanos = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
-        Cost::of(Duration::from_nanos(nanos), Duration::ZERO, units)
-    };
-    (part, Box::new(run))
-}
-
 fn map() {
-    const MANY: u64 = 1_000_000;
+    let many = 1_000_000;
     let pool = pool();
-    let ours = || {
-        measure(MANY, || {
-            let squares = pool.map(square, 0..MANY).unwrap();
-            assert_eq!(squares.last(), Some(&square(MANY - 1)));
+    Measure::of(AREA, "map over 1,000,000 integers", "integer")
+        .headline()
+        .ours("Pool::map", || {
+            beside(&pool.worker_pids(), many, || {
+                let squares = pool.map(square, 0..many).unwrap();
+                assert_eq!(squares.last(), Some(&square(many - 1)));
+            })
         })
-    };
-    let threads = || {
-        measure(MANY, || {
-            let squares: Vec<u64> = (0..MANY).into_par_iter().map(square).collect();
-            assert_eq!(black_box(squares).last(), Some(&square(MANY - 1)));
+        .threads("rayon", || {
+            here(many, || {
+                let squares: Vec<u64> = (0..many).into_par_iter().map(square).collect();
+                assert_eq!(black_box(squares).last(), Some(&square(many - 1)));
+            })
         })
-    };
-    table(
-        "map over 1,000,000 integers, chunks as each likes, an integer",
-        vec![
-            ("Pool::map", Box::new(ours)),
-            python("Pool.map", MANY),
-            python("ProcessPoolExecutor.map", MANY),
-            ("rayon's threads", Box::new(threads)),
-        ],
-    );
+        .python("Python's Pool", PYTHON, &["Standard", "map"], many)
+        .python("Python's ProcessPoolExecutor", PYTHON, &["Executor", "map"], many)
+        .python("loky", LOKY, &["Loky", "map"], many)
+        .python("mpire", MPIRE, &["Mpire", "map"], many)
+        .run();
+}
+
+/// What a task costs by the number of those that go together.
+fn chunks() {
+    let pool = pool();
+    for chunk in [1, 4, 16, 64, 256, 1024] {
+        let many = units(20_000 * (chunk as u64).min(16));
+        let few = many / (chunk as u64).clamp(4, 16);
+        let words = chunk.to_string();
+        let chunked = pool.with_chunk_size(chunk);
+        Measure::of(AREA, format!("map in chunks of {chunk}"), "task")
+            .on("map in chunks", chunk as f64)
+            .ours("Pool::map", || {
+                beside(&pool.worker_pids(), many, || {
+                    let squares = chunked.map(square, 0..many).unwrap();
+                    assert_eq!(squares.last(), Some(&square(many - 1)));
+                })
+            })
+            .python("Python's Pool", PYTHON, &["Standard", "map", &words], few)
+            .python("Python's ProcessPoolExecutor", PYTHON, &["Executor", "map", &words], few)
+            .python("loky", LOKY, &["Loky", "map", &words], few)
+            .python("mpire", MPIRE, &["Mpire", "map", &words], few)
+            .run();
+    }
 }
 
 fn single() {
-    const MANY: u64 = 20_000;
+    let many = units(20_000);
     let pool = pool();
-    let singly = pool.with_chunk_size(1);
-    let map = || {
-        measure(MANY, || {
-            let squares = singly.map(square, 0..MANY).unwrap();
-            assert_eq!(squares.last(), Some(&square(MANY - 1)));
-        })
-    };
-    let submit = || {
-        measure(MANY, || {
-            let later: Vec<_> = (0..MANY).map(|x| pool.apply_async(square, x).unwrap()).collect();
-            for (x, handle) in (0..).zip(later) {
-                assert_eq!(handle.get().unwrap(), square(x));
-            }
-        })
-    };
-    let imap = || {
-        measure(MANY, || {
-            let all = pool.imap(square, 0..MANY).map(Result::unwrap);
-            assert!(all.eq((0..MANY).map(square)));
-        })
-    };
     let peer = procspawn::Pool::new(WORKERS).unwrap();
-    let procspawn = || {
-        const MANY: u64 = 300;
-        measure(MANY, || {
-            let later: Vec<_> =
-                (0..MANY).map(|x| procspawn::spawn!(in peer, (x) || x * x)).collect();
-            for (x, handle) in (0..).zip(later) {
-                assert_eq!(handle.join().unwrap(), square(x));
-            }
+    Measure::of(AREA, "tasks handed in one by one", "task")
+        .headline()
+        .ours("Pool::apply_async", || {
+            beside(&pool.worker_pids(), many, || {
+                let later: Vec<_> =
+                    (0..many).map(|x| pool.apply_async(square, x).unwrap()).collect();
+                for (x, handle) in (0..).zip(later) {
+                    assert_eq!(handle.get().unwrap(), square(x));
+                }
+            })
         })
-    };
-    table(
-        "a message for each task, a task",
-        vec![
-            ("Pool::map, chunks of 1", Box::new(map)),
-            ("Pool::apply_async", Box::new(submit)),
-            ("Pool::imap", Box::new(imap)),
-            python("Pool.map, chunksize=1", MANY),
-            python("ProcessPoolExecutor.submit", MANY / 4),
-            ("procspawn::Pool, 300", Box::new(procspawn)),
-        ],
-    );
+        .ours("Pool::imap", || {
+            beside(&pool.worker_pids(), many, || {
+                let all = pool.imap(square, 0..many).map(Result::unwrap);
+                assert!(all.eq((0..many).map(square)));
+            })
+        })
+        .peer("procspawn's Pool, 200", || {
+            const MANY: u64 = 200;
+            let cost = here(MANY, || {
+                let later: Vec<_> =
+                    (0..MANY).map(|x| procspawn::spawn!(in peer, (x) || x * x)).collect();
+                for (x, handle) in (0..).zip(later) {
+                    assert_eq!(handle.join().unwrap(), square(x));
+                }
+            });
+            // What its workers use is not known.
+            Cost { cpu: f64::NAN, ..cost }
+        })
+        .python("Python's Pool", PYTHON, &["Standard", "submit"], many / 10)
+        .python("Python's ProcessPoolExecutor", PYTHON, &["Executor", "submit"], many / 10)
+        .python("loky", LOKY, &["Loky", "submit"], many / 20)
+        .python("mpire", MPIRE, &["Mpire", "submit"], many / 20)
+        .run();
     peer.shutdown();
 }
 
@@ -154,32 +144,38 @@ fn work(micros: u64) -> u64 {
 }
 
 fn fill() {
-    const MANY: u64 = 2000;
+    let many = units(800);
     let pool = pool();
-    let ideal = || {
-        measure(MANY, || {
-            std::thread::scope(|scope| {
-                for core in 0..WORKERS {
-                    scope.spawn(move || {
-                        pin(core);
-                        (0..MANY / WORKERS as u64).for_each(|_| _ = work(1000));
-                    });
-                }
-            });
+    let Some((_, cores)) = placements().pop() else { return };
+    Measure::of(AREA, "tasks of 1 ms on 2 workers", "task")
+        .headline()
+        .limit("two threads, half each", || {
+            here(many, || {
+                std::thread::scope(|scope| {
+                    for core in cores {
+                        scope.spawn(move || {
+                            pin(core);
+                            (0..many / WORKERS as u64).for_each(|_| _ = work(1000));
+                        });
+                    }
+                });
+            })
         })
-    };
-    let ours = || measure(MANY, || _ = pool.map(work, vec![1000; MANY as usize]).unwrap());
-    let threads =
-        || measure(MANY, || _ = (0..MANY).into_par_iter().map(|_| work(1000)).collect::<Vec<_>>());
-    table(
-        "tasks of 1 ms on 2 workers, a task",
-        vec![
-            ("two threads, half each", Box::new(ideal)),
-            ("Pool::map", Box::new(ours)),
-            python("Pool.map, 1 ms", MANY),
-            ("rayon's threads", Box::new(threads)),
-        ],
-    );
+        .ours("Pool::map", || {
+            beside(&pool.worker_pids(), many, || {
+                assert_eq!(pool.map(work, vec![1000; many as usize]).unwrap().len() as u64, many);
+            })
+        })
+        .threads("rayon", || {
+            here(many, || {
+                _ = (0..many).into_par_iter().map(|_| work(1000)).collect::<Vec<_>>();
+            })
+        })
+        .python("Python's Pool", PYTHON, &["Standard", "1ms"], many)
+        .python("Python's ProcessPoolExecutor", PYTHON, &["Executor", "1ms"], many)
+        .python("loky", LOKY, &["Loky", "1ms"], many)
+        .python("mpire", MPIRE, &["Mpire", "1ms"], many)
+        .run();
 }
 
 fn shapes() {
@@ -189,87 +185,101 @@ fn shapes() {
     giant[100] = 80_000;
     let pool = pool();
     for (name, tasks) in [("even", even), ("skewed", skewed), ("one giant", giant)] {
-        let run = |pool: Pool, tasks: Vec<u64>| -> Box<dyn FnMut() -> Cost> {
-            let units = tasks.len() as u64;
-            Box::new(move || {
-                measure(units, || {
+        let run = |pool: Pool, tasks: Vec<u64>| {
+            move || {
+                beside(&pool.worker_pids(), tasks.len() as u64, || {
                     assert_eq!(pool.map(work, tasks.iter().copied()).unwrap(), tasks);
                 })
-            })
+            }
         };
-        let mut contenders = vec![("automatic", run(pool.clone(), tasks.clone()))];
-        let sizes = [("1", 1), ("4", 4), ("16", 16), ("64", 64), ("250", 250), ("1000", 1000)];
-        for (label, size) in sizes {
-            contenders.push((label, run(pool.with_chunk_size(size), tasks.clone())));
-        }
-        table(&format!("chunk sizes, {name}, a task"), contenders);
+        let measure = Measure::of(AREA, format!("chunk sizes, {name} tasks"), "task")
+            .ours("automatic", run(pool.clone(), tasks.clone()));
+        [1, 4, 16, 64, 250, 1000]
+            .into_iter()
+            .fold(measure, |measure, size| {
+                measure.ours(&size.to_string(), run(pool.with_chunk_size(size), tasks.clone()))
+            })
+            .run();
     }
 }
 
-fn latency() {
-    const MANY: u64 = 20_000;
-    for (place, cores) in PLACEMENTS {
-        pin(cores[0]);
-        let worker = cores[1] as u32;
-        let pool = Pool::builder().workers(1).cpu_affinity([worker]).build().unwrap();
-        let ours = || {
-            measure(MANY, || {
-                for x in 0..MANY {
+fn latency(place: &str, cores: [usize; 2]) {
+    let many = units(20_000);
+    let worker = cores[1] as u32;
+    let script = |pool: &'static str| [pool, "apply"];
+    pin(cores[0]);
+    let pool = Pool::builder().workers(1).cpu_affinity([worker]).build().unwrap();
+    let raw = || {
+        let (near, far) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .unwrap();
+        let answer = |(far, many): (Fd<OwnedFd>, u64)| {
+            for _ in 0..many {
+                assert_eq!(rustix::io::read(&*far, &mut [0; 8]), Ok(8));
+                rustix::io::write(&*far, &[7; 8]).unwrap();
+            }
+        };
+        let peer =
+            Process::builder().cpu_affinity([worker]).spawn(answer, (far.into(), many)).unwrap();
+        let cost = beside(&[peer.pid()], many, || {
+            for _ in 0..many {
+                rustix::io::write(&near, &[7; 8]).unwrap();
+                assert_eq!(rustix::io::read(&near, &mut [0; 8]), Ok(8));
+            }
+        });
+        peer.join().unwrap();
+        cost
+    };
+    // Its workers inherit where it may run; Python's are on the cores of both.
+    let procspawn = || {
+        let act = || {
+            pin_to(cores);
+            let peer = procspawn::Pool::new(1).unwrap();
+            for x in 0..many / 100 {
+                assert_eq!(procspawn::spawn!(in peer, (x) || x * x).join().unwrap(), square(x));
+            }
+            peer.shutdown();
+        };
+        Cost { cpu: f64::NAN, ..together(&[(cores[0], &act)], many / 100) }
+    };
+    Measure::of(AREA, "one task there and back", "task")
+        .at(place)
+        .headline()
+        .limit("raw socket", raw)
+        .ours("Pool::apply", || {
+            beside(&pool.worker_pids(), many, || {
+                for x in 0..many {
                     assert_eq!(pool.apply(square, x).unwrap(), square(x));
                 }
             })
-        };
-        let raw = || {
-            let (here, there) =
-                socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-                    .unwrap();
-            let answer = |there: Fd<OwnedFd>| {
-                for _ in 0..MANY {
-                    assert_eq!(rustix::io::read(&*there, &mut [0; 8]), Ok(8));
-                    rustix::io::write(&*there, &[7; 8]).unwrap();
-                }
-            };
-            let peer =
-                Process::builder().cpu_affinity([worker]).spawn(answer, there.into()).unwrap();
-            let cost = measure(MANY, || {
-                for _ in 0..MANY {
-                    rustix::io::write(&here, &[7; 8]).unwrap();
-                    assert_eq!(rustix::io::read(&here, &mut [0; 8]), Ok(8));
-                }
-            });
-            peer.join().unwrap();
-            cost
-        };
-        table(
-            &format!("one task there and back, {place}"),
-            vec![
-                ("raw socket, blocking", Box::new(raw)),
-                ("Pool::apply", Box::new(ours)),
-                python("Pool.apply", MANY / 10),
-            ],
-        );
-    }
+        })
+        .peer("procspawn's Pool, with its start", procspawn)
+        .python("Python's Pool", PYTHON, &script("Standard"), many / 20)
+        .python("Python's ProcessPoolExecutor", PYTHON, &script("Executor"), many / 20)
+        .python("loky", LOKY, &script("Loky"), many / 20)
+        .python("mpire", MPIRE, &script("Mpire"), many / 20)
+        .run();
 }
 
-/// What an idle worker has for itself.
+/// What an idle worker has for itself once it has run some tasks.
 fn memory() {
-    let pool = pool();
-    pool.map(square, 0..1000).unwrap();
-    println!("\nresident memory of an idle worker that has run 1,000 tasks, KiB");
-    for pid in pool.worker_pids() {
-        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
-        let of = |name: &str| -> u64 {
-            let line = rollup.lines().find(|line| line.starts_with(name)).unwrap();
-            line.split_whitespace().nth(1).unwrap().parse().unwrap()
-        };
-        println!(
-            "  private {:>7}   proportional {:>7}   all {:>7}",
-            of("Private_Clean:") + of("Private_Dirty:"),
-            of("Pss:"),
-            of("Rss:")
-        );
-    }
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/support/python_pool.py");
-    let output = Command::new("python3").args([script, "memory", "2"]).output().unwrap();
-    print!("  Python's Pool:\n{}", String::from_utf8_lossy(&output.stdout));
+    let each = |bytes: &[u64]| Cost::of_memory(bytes.iter().sum::<u64>() / bytes.len() as u64);
+    let python = |script: Script, pool: &str| {
+        let numbers = script.numbers(&[pool.to_string(), "memory".to_string()], 1);
+        each(&numbers.into_iter().map(|bytes| bytes as u64).collect::<Vec<_>>())
+    };
+    Measure::of(AREA, "memory of a worker alone", "worker")
+        .headline()
+        .of_memory()
+        .ours("Pool", || {
+            let pool = pool();
+            pool.map(square, 0..1000).unwrap();
+            each(&pool.worker_pids().into_iter().map(private_memory).collect::<Vec<_>>())
+        })
+        .with_python(PYTHON, "Python's Pool, fork", || python(PYTHON, "Standard"))
+        .with_python(PYTHON, "Python's Pool, spawn", || python(PYTHON, "Spawned"))
+        .with_python(PYTHON, "Python's ProcessPoolExecutor", || python(PYTHON, "Executor"))
+        .with_python(LOKY, "loky", || python(LOKY, "Loky"))
+        .with_python(MPIRE, "mpire", || python(MPIRE, "Mpire"))
+        .run();
 }

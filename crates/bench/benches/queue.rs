@@ -1,27 +1,28 @@
-//! Queues under load and idle, beside a raw socket, Python's queue, and a channel between threads.
+//! Queues under load and idle, beside a raw socket, Python's queues, and a channel between threads.
 #![allow(missing_docs)]
-
-#[path = "support/rounds.rs"]
-mod rounds;
 
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::process::Command;
 use std::sync::atomic::Ordering::{Acquire, Release};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ipc_channel::ipc;
 use multiproc::Queue;
-use rounds::{
-    Cost, INTEGERS, PAYLOAD, PLACEMENTS, Role, cpu_time, is_test, pin, table, together, word,
+use multiproc_bench::python;
+use multiproc_bench::rounds::{
+    Cost, INTEGERS, Measure, PAYLOAD, Role, cpu_time, is_test, pin, placements, together, units,
+    word,
 };
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+const AREA: &str = "queue";
 
 fn main() {
     if is_test() {
         return;
     }
-    for (place, cores) in PLACEMENTS {
+    for (place, cores) in placements() {
         for parties in [1, 2, 4] {
             loaded(place, cores, parties);
         }
@@ -31,7 +32,7 @@ fn main() {
 
 /// So many producers and as many consumers.
 fn loaded(place: &str, cores: [usize; 2], parties: usize) {
-    const MANY: u64 = 1 << 20;
+    let many = units(1 << 20);
     let producer = |index: usize| cores[index % 2];
     let consumer = |index: usize| cores[(index + 1) % 2];
     let among = |many: u64| many / parties as u64;
@@ -40,104 +41,100 @@ fn loaded(place: &str, cores: [usize; 2], parties: usize) {
         let consumers = (0..parties).map(|index| (consumer(index), get));
         together(&producers.chain(consumers).collect::<Vec<Role<'_>>>(), many)
     };
-
-    let raw = || {
-        const MANY: u64 = 1 << 18;
-        let (from, to) = sockets();
-        let put = || (0..among(MANY)).for_each(|_| _ = rustix::io::write(&from, &[7; 64]).unwrap());
-        let get = || {
-            let mut buffer = [0; 64];
-            (0..among(MANY)).for_each(|_| assert_eq!(rustix::io::read(&to, &mut buffer), Ok(64)));
-        };
-        processes(MANY, &put, &get)
-    };
-    let python = || {
-        const MANY: u64 = 1 << 15;
-        let cores = cores.map(|core| core.to_string()).join(",");
-        let output = Command::new("python3")
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/support/python_queue.py"))
-            .args([parties.to_string(), MANY.to_string(), cores])
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let text = String::from_utf8(output.stdout).unwrap();
-        let mut times =
-            text.split_whitespace().map(|word| Duration::from_nanos(word.parse().unwrap()));
-        Cost::of(times.next().unwrap(), times.next().unwrap(), MANY)
-    };
-    let threads = || {
-        let (from, to) = crossbeam_channel::unbounded::<[f64; 8]>();
-        let act = || {
-            thread::scope(|scope| {
-                for index in 0..parties {
-                    let (from, to) = (from.clone(), to.clone());
-                    scope.spawn(move || {
-                        pin(producer(index));
-                        (0..among(MANY)).for_each(|_| from.send(PAYLOAD).unwrap());
-                    });
-                    scope.spawn(move || {
-                        pin(consumer(index));
-                        (0..among(MANY)).for_each(|_| assert_eq!(to.recv().unwrap(), PAYLOAD));
-                    });
-                }
-            });
-        };
-        together(&[(0, &act)], MANY)
-    };
     let ours = |queue: Queue<[f64; 8]>| {
-        let put = || (0..among(MANY)).for_each(|_| queue.put(PAYLOAD).unwrap());
-        let get = || (0..among(MANY)).for_each(|_| assert_eq!(queue.get().unwrap(), PAYLOAD));
-        processes(MANY, &put, &get)
+        let put = || (0..among(many)).for_each(|_| queue.put(PAYLOAD).unwrap());
+        let get = || (0..among(many)).for_each(|_| assert_eq!(queue.get().unwrap(), PAYLOAD));
+        processes(many, &put, &get)
     };
-    let integers = || {
-        let queue = Queue::new().unwrap();
-        let put = || (0..among(MANY)).for_each(|_| queue.put(INTEGERS).unwrap());
-        let get = || (0..among(MANY)).for_each(|_| assert_eq!(queue.get().unwrap(), INTEGERS));
-        processes(MANY, &put, &get)
+    let words = [parties.to_string(), cores.map(|core| core.to_string()).join(",")];
+    let script = python::standard("bench_queue");
+    let measure = Measure::of(AREA, format!("{parties} to {parties}"), "item of 64 B")
+        .at(place)
+        .headline()
+        .limit("raw socket", || {
+            let many = many / 4;
+            let (from, to) = sockets();
+            let put =
+                || (0..among(many)).for_each(|_| _ = rustix::io::write(&from, &[7; 64]).unwrap());
+            let get = || {
+                let mut buffer = [0; 64];
+                (0..among(many))
+                    .for_each(|_| assert_eq!(rustix::io::read(&to, &mut buffer), Ok(64)));
+            };
+            processes(many, &put, &get)
+        })
+        .ours("Queue", || ours(Queue::new().unwrap()))
+        .ours("Queue of 1000", || ours(Queue::bounded(1000).unwrap()))
+        .ours("Queue, of integers", || {
+            let queue = Queue::new().unwrap();
+            let put = || (0..among(many)).for_each(|_| queue.put(INTEGERS).unwrap());
+            let get = || (0..among(many)).for_each(|_| assert_eq!(queue.get().unwrap(), INTEGERS));
+            processes(many, &put, &get)
+        })
+        .python("Python's Queue", script, &["Queue", &words[0], &words[1]], many / 32)
+        .python("Python's SimpleQueue", script, &["SimpleQueue", &words[0], &words[1]], many / 32)
+        .threads("crossbeam-channel", || {
+            let (from, to) = crossbeam_channel::unbounded::<[f64; 8]>();
+            let act = || {
+                thread::scope(|scope| {
+                    for index in 0..parties {
+                        let (from, to) = (from.clone(), to.clone());
+                        scope.spawn(move || {
+                            pin(producer(index));
+                            (0..among(many)).for_each(|_| from.send(PAYLOAD).unwrap());
+                        });
+                        scope.spawn(move || {
+                            pin(consumer(index));
+                            (0..among(many)).for_each(|_| assert_eq!(to.recv().unwrap(), PAYLOAD));
+                        });
+                    }
+                });
+            };
+            together(&[(cores[0], &act)], many)
+        });
+    if parties > 1 {
+        return measure.run();
+    }
+    // It has one receiver.
+    let peer = || {
+        let many = many / 4;
+        let (from, to) = ipc::channel::<[f64; 8]>().unwrap();
+        let put = || (0..many).for_each(|_| from.send(PAYLOAD).unwrap());
+        let get = || (0..many).for_each(|_| assert_eq!(to.recv().unwrap(), PAYLOAD));
+        processes(many, &put, &get)
     };
-    table(
-        &format!("one item of 64 bytes, {parties} to {parties}, {place}"),
-        vec![
-            ("raw socket", Box::new(raw)),
-            ("Queue", Box::new(|| ours(Queue::new().unwrap()))),
-            ("Queue of 1000", Box::new(|| ours(Queue::bounded(1000).unwrap()))),
-            ("Queue, of integers", Box::new(integers)),
-            ("Python's Queue", Box::new(python)),
-            ("crossbeam (threads)", Box::new(threads)),
-        ],
-    );
+    measure.peer("ipc-channel", peer).run();
 }
 
 /// An item to a consumer that sleeps, and its answer.
-fn woken(place: &str, [here, there]: [usize; 2]) {
-    const TURNS: u64 = 2_000;
-    let raw = || {
-        let (ask, answer) = sockets();
-        let near = || {
-            let mut buffer = [7; 64];
-            rustix::io::write(&ask, &buffer).unwrap();
-            assert_eq!(rustix::io::read(&ask, &mut buffer).unwrap(), 64);
-        };
-        let far = || {
-            let mut buffer = [0; 64];
-            assert_eq!(rustix::io::read(&answer, &mut buffer).unwrap(), 64);
-            rustix::io::write(&answer, &buffer).unwrap();
-        };
-        asleep([here, there], TURNS, &near, &far)
-    };
-    let ours = || {
-        let [ask, answer] = [(); 2].map(|()| Queue::<[f64; 8]>::new().unwrap());
-        let near = || {
-            ask.put(PAYLOAD).unwrap();
-            assert_eq!(answer.get().unwrap(), PAYLOAD);
-        };
-        let far = || answer.put(ask.get().unwrap()).unwrap();
-        asleep([here, there], TURNS, &near, &far)
-    };
-    table(
-        &format!("an item to who sleeps, and its answer, {place}"),
-        vec![("raw socket", Box::new(raw)), ("two queues", Box::new(ours))],
-    );
+fn woken(place: &str, cores: [usize; 2]) {
+    let turns = units(2000);
+    Measure::of(AREA, "an item to who sleeps, and its answer", "round trip")
+        .at(place)
+        .limit("raw socket", || {
+            let (ask, answer) = sockets();
+            let near = || {
+                let mut buffer = [7; 64];
+                rustix::io::write(&ask, &buffer).unwrap();
+                assert_eq!(rustix::io::read(&ask, &mut buffer).unwrap(), 64);
+            };
+            let far = || {
+                let mut buffer = [0; 64];
+                assert_eq!(rustix::io::read(&answer, &mut buffer).unwrap(), 64);
+                rustix::io::write(&answer, &buffer).unwrap();
+            };
+            asleep(cores, turns, &near, &far)
+        })
+        .ours("two queues", || {
+            let [ask, answer] = [(); 2].map(|()| Queue::<[f64; 8]>::new().unwrap());
+            let near = || {
+                ask.put(PAYLOAD).unwrap();
+                assert_eq!(answer.get().unwrap(), PAYLOAD);
+            };
+            let far = || answer.put(ask.get().unwrap()).unwrap();
+            asleep(cores, turns, &near, &far)
+        })
+        .run();
 }
 
 /// Turns that each begin when the far process sleeps.

@@ -1,7 +1,4 @@
-"""Moves items of 64 bytes through Python's queue: PARTIES ITEMS CORE,CORE.
-
-Prints nanoseconds: on the clock, from the first put to the last get, and of all processors.
-"""
+"""Moves items of 64 bytes through a queue of Python's: KIND PARTIES CORE,CORE ITEMS."""
 
 import multiprocessing
 import os
@@ -21,14 +18,14 @@ def consume(queue, start, core, items):
     os.sched_setaffinity(0, [core])
     start.wait()
     for _ in range(items):
-        queue.get()
+        assert len(queue.get()) == 64
 
 
 def main():
-    parties, items = int(sys.argv[1]), int(sys.argv[2])
+    kind, parties, items = sys.argv[1], int(sys.argv[2]), int(sys.argv[4])
     cores = [int(core) for core in sys.argv[3].split(",")]
     context = multiprocessing.get_context("fork")
-    queue, start = context.Queue(), context.Barrier(2 * parties + 1)
+    queue, start = getattr(context, kind)(), context.Barrier(2 * parties + 1)
     processes = []
     for index in range(parties):
         for act, core in (produce, cores[index % 2]), (consume, cores[(index + 1) % 2]):
@@ -41,6 +38,7 @@ def main():
     for process in processes:
         process.join()
     wall = time.perf_counter_ns() - begin
+    assert all(process.exitcode == 0 for process in processes)
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     print(wall, int((usage.ru_utime + usage.ru_stime) * 1e9))
 

@@ -5,36 +5,47 @@ use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use multiproc_os::memory::{Mapping, Memory};
+use raw_sync::events::{EventImpl, EventInit};
 use raw_sync::locks::{LockImpl, LockInit};
 
 /// Memory for the peers' words.
-pub(crate) struct Page {
+pub struct Page {
     mapping: Mapping,
 }
 
-#[allow(dead_code)] // Each benchmark takes what it needs.
+impl Default for Page {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Page {
-    pub(crate) fn new() -> Self {
+    /// A page of zeros.
+    pub fn new() -> Self {
         Page { mapping: Memory::create("bench", 4096).unwrap().map(0, 4096).unwrap() }
     }
 
-    pub(crate) fn word32(&self, at: usize) -> &AtomicU32 {
+    /// The word at this byte.
+    pub fn word32(&self, at: usize) -> &AtomicU32 {
         assert!(at + 4 <= 4096);
         // SAFETY: within the mapping, aligned, and used as atomic words only.
         unsafe { &*self.mapping.as_ptr().add(at).cast() }
     }
 
-    pub(crate) fn word64(&self, at: usize) -> &AtomicU64 {
+    /// The word at this byte.
+    pub fn word64(&self, at: usize) -> &AtomicU64 {
         assert!(at + 8 <= 4096);
         // SAFETY: as above.
         unsafe { &*self.mapping.as_ptr().add(at).cast() }
     }
 }
 
-pub(crate) struct Mutex(*mut libc::pthread_mutex_t);
+/// The C library's.
+pub struct Mutex(*mut libc::pthread_mutex_t);
 
 impl Mutex {
-    pub(crate) fn new(page: &Page, at: usize, robust: bool) -> Self {
+    /// Makes it at this byte.
+    pub fn new(page: &Page, at: usize, robust: bool) -> Self {
         let mutex = page.word64(at).as_ptr().cast::<libc::pthread_mutex_t>();
         let mut attributes = MaybeUninit::uninit();
         let attributes = attributes.as_mut_ptr();
@@ -52,7 +63,8 @@ impl Mutex {
         Mutex(mutex)
     }
 
-    pub(crate) fn with(&self, section: impl Fn()) {
+    /// Does something while it is held.
+    pub fn with(&self, section: impl Fn()) {
         // SAFETY: it is initialised, and stays in its page.
         unsafe { assert_eq!(libc::pthread_mutex_lock(self.0), 0) };
         section();
@@ -61,8 +73,16 @@ impl Mutex {
     }
 }
 
-pub(crate) fn raw_sync(page: &Page, at: usize) -> Box<dyn LockImpl> {
+/// One of raw_sync's, at this byte.
+pub fn raw_sync(page: &Page, at: usize) -> Box<dyn LockImpl> {
     let memory = page.word64(at).as_ptr().cast();
     // SAFETY: there is room in the page, which outlives it.
     unsafe { raw_sync::locks::Mutex::new(memory, memory) }.unwrap().0
+}
+
+/// An event of raw_sync's, which resets itself, at this byte.
+pub fn raw_sync_event(page: &Page, at: usize) -> Box<dyn EventImpl> {
+    let memory = page.word64(at).as_ptr().cast();
+    // SAFETY: as above.
+    unsafe { raw_sync::events::Event::new(memory, true) }.unwrap().0
 }
