@@ -100,7 +100,7 @@ impl Patience {
     /// less: where a call returns right behind a system call, the processor has lost its prediction.
     #[inline]
     pub fn turn(&self) -> Turn<'_> {
-        Turn { patience: self, start: None, last: None, yielded: false, slept: false }
+        Turn { patience: self, start: None, last: None, yielded: false, slept: false, rests: false }
     }
 
     /// How long the next wait yields, and for how long at most any does.
@@ -144,6 +144,8 @@ pub struct Turn<'a> {
     last: Option<Instant>,
     yielded: bool,
     slept: bool,
+    /// It has slept at once, if there was nothing, and learns nothing from that.
+    rests: bool,
 }
 
 impl Turn<'_> {
@@ -171,12 +173,19 @@ impl Turn<'_> {
     /// Tells whether others keep the core busy, so that an attempt may as well be one that sleeps.
     #[inline]
     pub fn sleeps_at_once(&mut self) -> bool {
-        let rests = self.patience.rests();
-        if rests {
+        let rest = self.patience.rest.load(Relaxed);
+        if rest == 0 {
+            return false;
+        }
+        if rest.is_multiple_of(u32::from(Self::WATCH)) {
             self.start = Some(Instant::now());
             self.slept = true;
+        } else {
+            // Most look at no clock, which costs more than what else there is to do here.
+            self.patience.rest.store(rest - 1, Relaxed);
+            self.rests = true;
         }
-        rests
+        true
     }
 
     /// Yields after an attempt found nothing, and says whether to make another. If not, the caller is
@@ -220,7 +229,7 @@ impl Turn<'_> {
         let patience = self.patience;
         let late = &patience.late;
         if !self.yielded && !self.slept {
-            if found && late.load(Relaxed) != 0 {
+            if found && !self.rests && late.load(Relaxed) != 0 {
                 late.store(0, Relaxed);
             }
             return;
