@@ -262,7 +262,66 @@ impl<F: AsFd> Endpoint<F> {
         fds: &[BorrowedFd<'_>],
         deadline: Deadline,
     ) -> Result<bool, Error> {
-        self.try_send_parts(parts, fds, deadline).map_err(|error| Error::io("send", error))
+        self.try_send_parts(parts, fds, deadline, false).map_err(|error| Error::io("send", error))
+    }
+
+    /// Sends one message as [`send`](Endpoint::send) does, but a long one, if it may wait, while it is
+    /// received: for a receiver that has nothing better to do meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Endpoint::send).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_os::deadline::Deadline;
+    /// use multiproc_wire::{Endpoint, encode};
+    ///
+    /// let (here, there) = Endpoint::pair()?;
+    /// assert!(here.stream(&encode("hello")?, Deadline::NEVER)?);
+    /// assert_eq!(there.recv(Deadline::NEVER)?, Some("hello".to_string()));
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
+    pub fn stream(&self, message: &Message, deadline: Deadline) -> Result<bool, Error> {
+        // As most messages do: in one go. Whatever is in the way of that is told by the next attempt.
+        if !message.has_fds()
+            && frame::send_short(self.as_fd(), message.bytes(), Self::wait(deadline))
+        {
+            return Ok(true);
+        }
+        self.try_send_parts([message.bytes(), &[]], &message.fds(), deadline, true)
+            .map_err(|error| Error::io("send", error))
+    }
+
+    /// Sends bytes as [`send_bytes`](Endpoint::send_bytes) does, but many of them as
+    /// [`stream`](Endpoint::stream).
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Endpoint::send).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_os::deadline::Deadline;
+    /// use multiproc_wire::Endpoint;
+    ///
+    /// let (here, there) = Endpoint::pair()?;
+    /// // Nobody receives it meanwhile: it goes through memory.
+    /// here.stream_bytes(&vec![7; 1 << 20], Deadline::NEVER)?;
+    /// let len = there.recv_bytes_with(Deadline::NEVER, |body, _| body.len())?;
+    /// assert_eq!(len, Some(1 << 20));
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
+    pub fn stream_bytes(&self, bytes: &[u8], deadline: Deadline) -> Result<bool, Error> {
+        self.try_send_parts([bytes, &[]], &[], deadline, true)
+            .map_err(|error| Error::io("send", error))
+    }
+
+    #[inline]
+    fn wait(deadline: Deadline) -> Wait {
+        if deadline.is_never() { Wait::Block } else { Wait::Try }
     }
 
     fn try_send_parts(
@@ -270,11 +329,12 @@ impl<F: AsFd> Endpoint<F> {
         parts: [&[u8]; 2],
         fds: &[BorrowedFd<'_>],
         deadline: Deadline,
+        streams: bool,
     ) -> io::Result<bool> {
         const PAUSE: Duration = Duration::from_millis(1);
-        let wait = if deadline.is_never() { Wait::Block } else { Wait::Try };
+        let wait = Self::wait(deadline);
         loop {
-            match frame::send(self.as_fd(), parts, fds, wait) {
+            match frame::send(self.as_fd(), parts, fds, wait, streams) {
                 Ok(()) => return Ok(true),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if !poll::writable(self, deadline)? {

@@ -61,12 +61,14 @@ impl Header {
     }
 }
 
-/// Sends a message, whose body is these two parts one after the other, as one packet.
+/// Sends a message, whose body is these two parts one after the other, as one packet; or if it streams,
+/// and waits, a long body behind that.
 pub(crate) fn send(
     socket: BorrowedFd<'_>,
     body: [&[u8]; 2],
     fds: &[BorrowedFd<'_>],
     wait: Wait,
+    streams: bool,
 ) -> io::Result<()> {
     let len = body[0].len() + body[1].len();
     if len <= INLINE_MAX {
@@ -76,7 +78,8 @@ pub(crate) fn send(
             result => return result,
         }
     }
-    if wait == Wait::Block
+    if streams
+        && wait == Wait::Block
         && len >= stream::SHORTEST
         && let Some(outlet) = Outlet::new()
     {
@@ -85,6 +88,14 @@ pub(crate) fn send(
     }
     let memory = SealedBytes::write(&body)?;
     send_packet(socket, IN_MEMORY, len, [&[], &[]], &[memory.as_fd()], fds, wait)
+}
+
+/// Sends a short message without descriptors, and tells whether it went.
+#[inline]
+pub(crate) fn send_short(socket: BorrowedFd<'_>, body: &[u8], wait: Wait) -> bool {
+    let header = Header { flags: 0, fds: 0, len: body.len() as u64 };
+    HEADER + body.len() <= SHORTER
+        && send_joined::<SHORTER>(socket, &header, [body, &[]], wait).is_ok()
 }
 
 fn send_packet(

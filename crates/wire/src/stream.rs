@@ -20,8 +20,8 @@ use crate::error::Error;
 /// The shortest body for which it pays.
 pub(crate) const SHORTEST: usize = 256 << 10;
 
-/// As much is sent by one call: while it is received, the next is copied.
-const PIECE: usize = 64 << 10;
+/// As much is sent by one call, or as there is room for.
+const PIECE: usize = 256 << 10;
 
 /// The sending end.
 pub(crate) struct Outlet {
@@ -159,8 +159,9 @@ impl Inlet {
     }
 
     pub(crate) fn to_vec(&self) -> Result<Vec<u8>, Error> {
-        /// What is announced is believed so far, and then as much again as has come.
-        const BELIEVED: usize = 1 << 20;
+        /// What is announced is believed so far, and then as much again as has come. It is no more than
+        /// addresses until it comes.
+        const BELIEVED: usize = 64 << 20;
         let mut bytes = Vec::new();
         while bytes.len() < self.len {
             if bytes.len() == bytes.capacity() {
@@ -214,9 +215,11 @@ impl Inlet {
     fn receive(&self, mut receive: impl FnMut() -> io::Result<usize>) -> Result<usize, Error> {
         /// A sender that goes on does so within this time.
         const PATIENCE: Duration = Duration::from_micros(300);
-        /// Since a part has come, the rest is waited for a moment, whatever the deadline is.
-        const GRACE: Duration = Duration::from_secs(1);
+        /// Since a part has come, the rest is waited for, whatever the deadline is: twice so long, as the
+        /// first time may have been over while all processes of a terminal were stopped.
+        const GRACE: Duration = Duration::from_millis(500);
         let mut since: Option<Instant> = None;
+        let mut waits = 0;
         loop {
             match receive() {
                 Ok(received) => return Ok(received),
@@ -237,6 +240,7 @@ impl Inlet {
             };
             match poll::readable([self.socket.as_fd()], until) {
                 Ok([true]) => {}
+                Ok([false]) if waits == 0 => waits += 1,
                 Ok([false]) => return Err(Error::corrupt("its sender has stopped half-way")),
                 Err(error) => return Err(Error::io("wait for", error)),
             }
