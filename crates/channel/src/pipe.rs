@@ -173,8 +173,8 @@ impl<S, R> Connection<S, R> {
 impl<S: Serialize + DeserializeOwned, R> Connection<S, R> {
     /// Sends a value, and waits for room if the other end is slow to receive.
     ///
-    /// `Ok` says that it is under way, not that it was received. A value of any size goes through; one
-    /// above 64 KiB as memory that is handed over.
+    /// `Ok` says that it is under way, not that it was received. A value of any size goes through: one
+    /// above 64 KiB as memory that is handed over, or while it is received.
     ///
     /// # Errors
     ///
@@ -239,7 +239,7 @@ impl<S: Serialize + DeserializeOwned, R> Connection<S, R> {
         if let Err(error) = moved.encode() {
             return Err(SendError::new(error, moved.into_value()));
         }
-        match self.endpoint.send(moved.message(), deadline) {
+        match self.endpoint.stream(moved.message(), deadline) {
             Ok(true) => Ok(()),
             Ok(false) => Err(SendError::new(late, moved.into_value())),
             Err(error) => Err(SendError::new(error, moved.into_value())),
@@ -346,7 +346,7 @@ impl<S, R> Connection<S, R> {
     /// # Ok::<(), multiproc_channel::Error>(())
     /// ```
     pub fn send_bytes(&self, bytes: &[u8]) -> Result<(), Error> {
-        self.endpoint.send_bytes(bytes, Deadline::NEVER)?;
+        self.endpoint.stream_bytes(bytes, Deadline::NEVER)?;
         Ok(())
     }
 

@@ -49,6 +49,55 @@ fn what_is_sent_one_way_comes_in_order() {
 }
 
 #[test]
+fn of_a_large_message_whose_sender_is_killed_nothing_or_all_is_received() {
+    const LEN: usize = 3 << 20;
+    for kill in 0..20 {
+        let (sender, receiver) = pipe::one_way::<()>().unwrap();
+        let child = spawn(
+            |sender: Sender<()>| {
+                for fill in 0.. {
+                    sender.send_bytes(&vec![fill; LEN]).unwrap();
+                }
+            },
+            sender,
+        );
+        let mut received = 0..;
+        let mut is_next = |bytes: Vec<u8>| {
+            let fill = received.next().unwrap() as u8;
+            assert!(bytes.len() == LEN && bytes.iter().all(|byte| *byte == fill));
+        };
+        (0..kill % 4).for_each(|_| is_next(receiver.recv_bytes().unwrap()));
+        child.kill().unwrap();
+        let error = loop {
+            match receiver.recv_bytes() {
+                Ok(bytes) => is_next(bytes),
+                Err(error) => break error,
+            }
+        };
+        assert!(error.is_closed() || error.is_decode(), "{error}");
+        assert!(receiver.recv_bytes().unwrap_err().is_closed());
+        child.join().unwrap_err();
+    }
+}
+
+#[test]
+fn a_large_message_waits_for_no_receiver_that_is_killed() {
+    const LEN: usize = 3 << 20;
+    for kill in 0..20 {
+        let (sender, receiver) = pipe::one_way::<()>().unwrap();
+        let child =
+            spawn(|receiver: Receiver<()>| while receiver.recv_bytes().is_ok() {}, receiver);
+        for _ in 0..kill % 4 {
+            sender.send_bytes(&[7; LEN]).unwrap();
+        }
+        child.kill().unwrap();
+        while sender.send_bytes(&[7; LEN]).is_ok() {}
+        assert!(sender.send_bytes(&[7; LEN]).unwrap_err().is_closed());
+        child.join().unwrap_err();
+    }
+}
+
+#[test]
 fn messages_of_any_size_pass_each_other() {
     const LENGTHS: [usize; 12] =
         [0, 1, 63, 64, 4096, 65_519, 65_520, 65_536, 65_537, 1 << 20, 20_000_003, 32 << 20];
