@@ -1,7 +1,7 @@
 //! A long body that is received while it is sent: see the crate's README.
 //!
-//! What is under way at a time is so little that it stays in the processor's cache, where memory for all of
-//! it would have to be found, filled and given back.
+//! What is under way at a time is so little that it stays in the processor's cache, where memory
+//! for all of it would have to be found, filled and given back.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -47,8 +47,9 @@ impl Outlet {
         std::iter::once(self.rest.as_fd()).chain(far).collect()
     }
 
-    /// Sends the body, now that the receiver's end is under way: as much as the receiver takes at once, and
-    /// what it leaves as memory. So it does not wait for a receiver that has something else to do.
+    /// Sends the body, now that the receiver's end is under way: as much as the receiver takes at
+    /// once, and what it leaves as memory. So it does not wait for a receiver that has something
+    /// else to do.
     pub(crate) fn send(mut self, body: [&[u8]; 2]) -> io::Result<()> {
         self.far = None;
         let patience = patience(body[0].len() + body[1].len());
@@ -100,8 +101,8 @@ impl Outlet {
     }
 }
 
-/// How long a receiver may take to begin or to go on: it may have to get rid of the last message first. As
-/// memory costs more than the stream, by the length, some of that may be lost.
+/// How long a receiver may take to begin or to go on: it may have to get rid of the last message
+/// first. As memory costs more than the stream, by the length, some of that may be lost.
 fn patience(len: usize) -> Duration {
     const LEAST: Duration = Duration::from_micros(300);
     const EACH_MIB: u32 = 150;
@@ -109,8 +110,8 @@ fn patience(len: usize) -> Duration {
     LEAST + Duration::from_micros(mib.saturating_mul(EACH_MIB).into())
 }
 
-/// How many bodies are still to go through memory, since receivers did not keep up, and how many did so
-/// the last time.
+/// How many bodies are still to go through memory, since receivers did not keep up, and how many
+/// did so the last time.
 static REST: AtomicU32 = AtomicU32::new(0);
 static LAST: AtomicU32 = AtomicU32::new(0);
 
@@ -159,8 +160,8 @@ impl Inlet {
     }
 
     pub(crate) fn to_vec(&self) -> Result<Vec<u8>, Error> {
-        /// What is announced is believed so far, and then as much again as has come. It is no more than
-        /// addresses until it comes.
+        /// What is announced is believed so far, and then as much again as has come. It is no more
+        /// than addresses until it comes.
         const BELIEVED: usize = 64 << 20;
         let mut bytes = Vec::new();
         while bytes.len() < self.len {
@@ -215,8 +216,8 @@ impl Inlet {
     fn receive(&self, mut receive: impl FnMut() -> io::Result<usize>) -> Result<usize, Error> {
         /// A sender that goes on does so within this time.
         const PATIENCE: Duration = Duration::from_micros(300);
-        /// Since a part has come, the rest is waited for, whatever the deadline is: twice so long, as the
-        /// first time may have been over while all processes of a terminal were stopped.
+        /// Since a part has come, the rest is waited for, whatever the deadline is: twice so long,
+        /// as the first time may have been over while all processes of a terminal were stopped.
         const GRACE: Duration = Duration::from_millis(500);
         let mut since: Option<Instant> = None;
         let mut waits = 0;

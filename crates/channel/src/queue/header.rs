@@ -5,8 +5,8 @@ use multiproc_sync::RawLock;
 use multiproc_sync::region::Header as RegionHeader;
 use zerocopy::{FromBytes, IntoBytes, KnownLayout};
 
-/// The words of a queue: see the crate's README. Those that one side writes for each item share no cache
-/// line with those that the other does, nor with those that hardly ever change.
+/// The words of a queue: see the crate's README. Those that one side writes for each item share no
+/// cache line with those that the other does, nor with those that hardly ever change.
 #[derive(FromBytes, IntoBytes, KnownLayout)]
 #[repr(C)]
 pub(super) struct Header {

@@ -1,7 +1,7 @@
 //! The records of a queue: what each side does with its own lock alone.
 //!
-//! A killed process has run its instructions in order up to one of them, so that the order of stores
-//! here, and fences for the compiler to keep it, is all that a survivor needs.
+//! A killed process has run its instructions in order up to one of them, so that the order of
+//! stores here, and fences for the compiler to keep it, is all that a survivor needs.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicU32, AtomicU64, compiler_fence};
@@ -55,8 +55,8 @@ impl<'a> Log<'a> {
         Ok(Alone::Done(()))
     }
 
-    /// Takes the first item, one without handles, copies it to `buffer`, and tells its length. For whoever
-    /// has the lock of those who take.
+    /// Takes the first item, one without handles, copies it to `buffer`, and tells its length. For
+    /// whoever has the lock of those who take.
     #[inline]
     pub(super) fn get(self, buffer: &mut Vec<u8>) -> Result<Alone<usize>, Error> {
         let Header { head, tail_seen, .. } = self.header;
@@ -101,8 +101,8 @@ impl<'a> Log<'a> {
         Ok(put.wrapping_sub(got) < bound)
     }
 
-    /// The length as a record has it, if the ring has room for one more of this length. For whoever has
-    /// the lock of those who put.
+    /// The length as a record has it, if the ring has room for one more of this length. For whoever
+    /// has the lock of those who put.
     #[inline]
     pub(super) fn room_for(self, len: usize) -> Result<Option<u32>, Error> {
         let Header { head, head_seen, tail, .. } = self.header;

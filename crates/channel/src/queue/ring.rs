@@ -24,14 +24,15 @@ const _: () = assert!(size_of::<Header>() + 1024 <= START as usize);
 pub(super) const RECORD: u64 = 8;
 const WORD: usize = 8;
 
-/// A queue's ring, as this process has mapped it: once for each capacity that it has seen. A mapping is
-/// kept as long as the queue, since another thread may be at work there with the other of the locks.
+/// A queue's ring, as this process has mapped it: once for each capacity that it has seen. A
+/// mapping is kept as long as the queue, since another thread may be at work there with the other
+/// of the locks.
 pub(super) struct Rings {
     maps: [OnceLock<Mapping>; SIZES],
 }
 
-/// The ring with one capacity, for whoever holds a lock of the queue. Positions count from the queue's
-/// beginning.
+/// The ring with one capacity, for whoever holds a lock of the queue. Positions count from the
+/// queue's beginning.
 #[derive(Clone, Copy)]
 pub(super) struct Ring<'a> {
     mapping: &'a Mapping,
@@ -141,8 +142,8 @@ impl Ring<'_> {
         self.mapping.read(0, after).ok_or_else(corrupt)
     }
 
-    /// Copies what lies between two positions from where it lies in a ring of half the capacity, of which
-    /// it takes no more than there is, to where it lies in this one.
+    /// Copies what lies between two positions from where it lies in a ring of half the capacity, of
+    /// which it takes no more than there is, to where it lies in this one.
     pub(super) fn spread(self, mut position: u64, end: u64) -> Result<(), Error> {
         const MOST: u64 = 64 << 10;
         let old = self.capacity() / 2;

@@ -48,7 +48,8 @@ pub(super) const JOINER: Place = Place {
     patience: |shared| &shared.join_patience,
 };
 
-/// Attempts until it gives something: with no lock, or with both. `None` if the deadline passed first.
+/// Attempts until it gives something: with no lock, or with both. `None` if the deadline passed
+/// first.
 pub(super) fn wait<T>(
     shared: &Shared,
     place: &Place,

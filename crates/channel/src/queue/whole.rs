@@ -1,5 +1,5 @@
-//! What takes both locks: to grow and to shrink, items with handles, the end, to go to sleep, and to repair
-//! what the dead have left.
+//! What takes both locks: to grow and to shrink, items with handles, the end, to go to sleep, and
+//! to repair what the dead have left.
 
 use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
 use std::sync::atomic::compiler_fence;
@@ -91,8 +91,8 @@ impl<'a> Whole<'a> {
         }
     }
 
-    /// Puts an item in that has handles. `None` if the queue is full, `Some(false)` if only the socket
-    /// is.
+    /// Puts an item in that has handles. `None` if the queue is full, `Some(false)` if only the
+    /// socket is.
     pub(super) fn put_with_handles(&mut self, item: &Message) -> Result<Option<bool>, Error> {
         if !self.log.is_open_and_has_room()? {
             return Ok(None);
@@ -198,7 +198,8 @@ impl<'a> Whole<'a> {
         self.header().unfinished.load(Relaxed)
     }
 
-    /// Tells whether all items were done at a moment since the first call, though there may be new ones.
+    /// Tells whether all items were done at a moment since the first call, though there may be new
+    /// ones.
     pub(super) fn were_done_since(&self, at_first: &mut Option<u64>) -> bool {
         let rounds = self.header().rounds.load(Relaxed);
         *at_first.get_or_insert(rounds) != rounds || self.unfinished() == 0
@@ -233,7 +234,8 @@ impl<'a> Whole<'a> {
         Ok(())
     }
 
-    /// Doubles the capacity. A byte at `position` then lies where it lay, or one old capacity further.
+    /// Doubles the capacity. A byte at `position` then lies where it lay, or one old capacity
+    /// further.
     #[cold]
     fn double(&mut self) -> Result<(), Error> {
         let Shared { region, rings, .. } = self.shared;
