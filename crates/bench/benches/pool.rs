@@ -46,7 +46,7 @@ fn square(x: u64) -> u64 {
 }
 
 fn map() {
-    let many = 1_000_000;
+    let many: u64 = 1_000_000;
     let pool = pool();
     Measure::of(AREA, "map over 1,000,000 integers", "integer")
         .headline()
@@ -65,7 +65,7 @@ fn map() {
         .python("Python's Pool", PYTHON, &["Standard", "map"], many)
         .python("Python's ProcessPoolExecutor", PYTHON, &["Executor", "map"], many)
         .python("loky", LOKY, &["Loky", "map"], many)
-        .python("mpire", MPIRE, &["Mpire", "map"], many)
+        .python("mpire, 50,000 of them", MPIRE, &["Mpire", "map"], many / 20)
         .run();
 }
 
@@ -88,7 +88,7 @@ fn chunks() {
             .python("Python's Pool", PYTHON, &["Standard", "map", &words], few)
             .python("Python's ProcessPoolExecutor", PYTHON, &["Executor", "map", &words], few)
             .python("loky", LOKY, &["Loky", "map", &words], few)
-            .python("mpire", MPIRE, &["Mpire", "map", &words], few)
+            .python("mpire", MPIRE, &["Mpire", "map", &words], few / 4)
             .run();
     }
 }

@@ -79,7 +79,7 @@ fn photos() {
 }
 
 fn sort() {
-    let count = 10_000_000;
+    let count: u64 = 10_000_000;
     // Numbers without order, the same in each round.
     let data: Vec<u64> = (1..=count).map(|i| (i * i).wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect();
     let mut expected = data.clone();

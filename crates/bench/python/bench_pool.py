@@ -97,22 +97,26 @@ class Mpire:
         self.pool.terminate()
 
 
+def read_tasks(pid, name):
+    """The text of a file of each thread of a process; of those that end meanwhile, nothing."""
+    texts = []
+    try:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            texts.append((task / name).read_text())
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    return texts
+
+
 def descendants(pid):
-    children = [
-        int(child)
-        for task in Path(f"/proc/{pid}/task").iterdir()
-        for child in (task / "children").read_text().split()
-    ]
+    children = [int(child) for text in read_tasks(pid, "children") for child in text.split()]
     return children + [pid for child in children for pid in descendants(child)]
 
 
 def used():
     """Nanoseconds that all workers and this process have used of processors."""
-    return sum(
-        int((task / "schedstat").read_text().split()[0])
-        for pid in [os.getpid(), *descendants(os.getpid())]
-        for task in Path(f"/proc/{pid}/task").iterdir()
-    )
+    pids = [os.getpid(), *descendants(os.getpid())]
+    return sum(int(text.split()[0]) for pid in pids for text in read_tasks(pid, "schedstat"))
 
 
 def is_tracker(pid):

@@ -11,9 +11,10 @@ use multiproc_bench::report::Report;
 use multiproc_bench::{PYTHON, QUICK, ROWS};
 
 const USAGE: &str = "\
-usage: cargo xtask bench [--quick] [--front-page] [NAME...]
+usage: cargo xtask bench [--quick] [--again] [--front-page] [NAME...]
 
   --quick       fewer rounds and units: less than five minutes
+  --again       no measurements: the report of the last ones
   --front-page  put the plot and the table into the README
   NAME          run these benchmarks only: spawn, lock, contention, pipe, queue, shm, pool, work";
 
@@ -27,11 +28,12 @@ const PACKAGES: [&str; 3] = ["loky", "mpire", "pillow"];
 const MARKS: [&str; 2] = ["<!-- side by side -->\n", "<!-- end of side by side -->"];
 
 fn main() -> Result<()> {
-    let (mut quick, mut front_page, mut names) = (false, false, Vec::new());
+    let (mut quick, mut again, mut front_page, mut names) = (false, false, false, Vec::new());
     let mut args = lexopt::Parser::from_env();
     while let Some(arg) = args.next()? {
         match arg {
             Long("quick") => quick = true,
+            Long("again") => again = true,
             Long("front-page") => front_page = true,
             Short('h') | Long("help") => {
                 println!("{USAGE}");
@@ -43,21 +45,40 @@ fn main() -> Result<()> {
             other => bail!("{}\n\n{USAGE}", other.unexpected()),
         }
     }
+    if names.is_empty() {
+        names.extend(ALL.map(String::from));
+    }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
     let dir = output_dir()?;
-    let python = python(&dir);
-    let machine = Machine::look(&root, python.as_deref());
-    println!("{}", machine.lines().join("\n"));
+    let report = if again {
+        let json = fs::read_to_string(dir.join("report.json")).context("there is no report")?;
+        serde_json::from_str(&json)?
+    } else {
+        measure(&root, &dir, quick, &names)?
+    };
+    report.write(&dir)?;
+    println!("{}", report.terminal()?);
+    println!("The report, its figures and its plots: {}", dir.display());
+    if front_page {
+        put_on_front_page(&report, &root, &dir)?;
+    }
+    Ok(())
+}
 
+/// Runs the benchmarks of these names.
+fn measure(root: &Path, dir: &Path, quick: bool, names: &[String]) -> Result<Report> {
+    let python = python(dir);
+    let machine = Machine::look(root, python.as_deref());
+    println!("{}", machine.lines().join("\n"));
     let rows = dir.join("rows.jsonl");
     if rows.exists() {
         fs::remove_file(&rows)?;
     }
-    for name in ALL.iter().filter(|name| names.is_empty() || names.iter().any(|n| n == *name)) {
+    for name in ALL.iter().filter(|name| names.iter().any(|wanted| wanted == *name)) {
         println!("\n### {name}");
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.args(["bench", "--quiet", "--package", "multiproc-bench", "--bench", name]);
-        cargo.current_dir(&root).env(ROWS, &rows);
+        cargo.current_dir(root).env(ROWS, &rows);
         if let Some(python) = &python {
             cargo.env(PYTHON, python);
         }
@@ -69,15 +90,7 @@ fn main() -> Result<()> {
             bail!("the benchmark {name} failed: {status}");
         }
     }
-
-    let report = Report::read(&rows, machine, quick)?;
-    report.write(&dir)?;
-    println!("{}", report.terminal()?);
-    println!("The report, its figures and its plots: {}", dir.display());
-    if front_page {
-        put_on_front_page(&report, &root, &dir)?;
-    }
-    Ok(())
+    Report::read(&rows, machine, quick)
 }
 
 /// Makes `target/bench`.
@@ -103,13 +116,16 @@ fn python(dir: &Path) -> Option<PathBuf> {
         return Some(python);
     }
     println!("Making {} with {} ...", venv.display(), PACKAGES.join(", "));
-    let made = succeeds(Command::new(plain).args(["-m", "venv"]).arg(&venv))
-        && succeeds(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(PACKAGES));
-    if made {
-        return Some(python);
+    if !succeeds(Command::new(plain).args(["-m", "venv"]).arg(&venv)) {
+        println!("No virtual environment can be made: what needs it is skipped.");
+        return Some(plain.into());
     }
-    println!("pip has not all of {}: those are skipped.", PACKAGES.join(", "));
-    Some(if succeeds(Command::new(&python).arg("--version")) { python } else { plain.into() })
+    for package in PACKAGES {
+        if !succeeds(Command::new(&python).args(["-m", "pip", "install", "--quiet", package])) {
+            println!("pip cannot install {package}: it is skipped.");
+        }
+    }
+    Some(python)
 }
 
 fn succeeds(command: &mut Command) -> bool {

@@ -20,6 +20,8 @@ const MARGIN: f64 = 16.0;
 const LINE: f64 = 22.0;
 const FONT: f64 = 14.0;
 
+const OVERVIEW: &str = "Time (or memory) as a multiple of ours: left of the line faster than multiproc, right of it slower";
+
 const BLACK: RGBColor = RGBColor(20, 20, 20);
 const GRID: RGBColor = RGBColor(215, 215, 215);
 const FAINT: RGBColor = RGBColor(110, 110, 110);
@@ -80,11 +82,7 @@ impl Picture for Overview<'_> {
     {
         let (left, right) = (400.0, WIDTH - 2.0 * MARGIN);
         let (top, lines) = (MARGIN + 3.5 * LINE, self.blocks.len() as f64);
-        canvas.bold(
-            "Time as many times ours (to the right: slower than multiproc)",
-            MARGIN,
-            MARGIN,
-        )?;
+        canvas.bold(OVERVIEW, MARGIN, MARGIN)?;
         let mut x = MARGIN;
         for (kind, name) in [
             (Kind::Limit, "raw system calls"),
@@ -144,7 +142,7 @@ impl Picture for Contenders<'_> {
         let axis = Axis::around(ends.chain([1.0]), left, right);
         let top = MARGIN + 2.5 * LINE;
         let bottom = self.height() - MARGIN - 2.5 * LINE;
-        canvas.bold("As many times ours, with the spread of the rounds", MARGIN, MARGIN)?;
+        canvas.bold("As a multiple of ours, with the spread of the rounds", MARGIN, MARGIN)?;
         axis.grid(canvas, top, bottom, &ratio)?;
         canvas.line(&[(axis.at(1.0), top), (axis.at(1.0), bottom)], BLACK, 2.0)?;
         let mut y = top + LINE / 2.0;
@@ -238,14 +236,18 @@ impl Picture for Curves<'_> {
         for (index, (row, points)) in curves.iter().enumerate() {
             let at: Vec<_> = points.iter().map(|(x, y)| (x_axis.at(*x), y_axis.at(*y))).collect();
             let width = if row.kind == Kind::Ours { 3.0 } else { 1.5 };
-            canvas.line(&at, colour(row.kind), width)?;
+            // Of a kind the first that is drawn is the darkest.
+            let before = curves[..index].iter().filter(|(other, _)| other.kind == row.kind).count();
+            let share = 1.0 - 0.35 * before.min(2) as f64;
+            let colour = blended(colour(row.kind), share);
+            canvas.line(&at, colour, width)?;
             for (x, y) in &at {
-                canvas.mark(row.kind, *x, *y)?;
+                canvas.mark_in(colour, row.kind, *x, *y)?;
             }
             let Some((x, y)) = at.last() else { continue };
             let label = y.max(free).min(below(curves.len() - 1 - index));
             free = label + LINE;
-            canvas.line(&[(*x + 8.0, *y), (right + 14.0, label)], colour(row.kind), 1.0)?;
+            canvas.line(&[(*x + 8.0, *y), (right + 14.0, label)], colour, 1.0)?;
             canvas.text(&row.name, right + 20.0, label, HPos::Left)?;
         }
         Ok(())
@@ -321,6 +323,12 @@ fn colour(kind: Kind) -> RGBColor {
     }
 }
 
+/// A colour on white of which so much is seen.
+fn blended(RGBColor(red, green, blue): RGBColor, share: f64) -> RGBColor {
+    let blend = |part: u8| (255.0 - share * (255.0 - f64::from(part))) as u8;
+    RGBColor(blend(red), blend(green), blend(blue))
+}
+
 /// Where pictures are drawn: in units that do not depend on how large they are.
 struct Canvas<DB: DrawingBackend> {
     area: DrawingArea<DB, Shift>,
@@ -382,7 +390,11 @@ where
 
     /// The mark of a kind: a bar, a disc, a triangle, a ring, a lozenge.
     fn mark(&self, kind: Kind, x: f64, y: f64) -> Result<()> {
-        let filled = ShapeStyle::from(&colour(kind)).filled();
+        self.mark_in(colour(kind), kind, x, y)
+    }
+
+    fn mark_in(&self, colour: RGBColor, kind: Kind, x: f64, y: f64) -> Result<()> {
+        let filled = ShapeStyle::from(&colour).filled();
         let shape = |corners: &[(f64, f64)]| {
             let corners: Vec<_> =
                 corners.iter().map(|(dx, dy)| self.pixel((x + dx, y + dy))).collect();
@@ -395,7 +407,7 @@ where
             Kind::Python => shape(&[(0.0, -7.0), (6.5, 5.0), (-6.5, 5.0)])?,
             Kind::Threads => {
                 let white = ShapeStyle::from(&RGBColor(255, 255, 255)).filled();
-                let ring = colour(kind).stroke_width((2.0 * self.scale) as u32);
+                let ring = colour.stroke_width((2.0 * self.scale) as u32);
                 self.area.draw(&Circle::new(self.pixel((x, y)), radius, white))?;
                 self.area.draw(&Circle::new(self.pixel((x, y)), radius, ring))?;
             }

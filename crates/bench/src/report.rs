@@ -278,7 +278,7 @@ fn losses(blocks: &[Block<'_>]) -> Result<String> {
     for block in blocks {
         for row in &block.rows {
             let Some(spread) = block.ratio_of(row) else { continue };
-            if matches!(row.kind, Kind::Ours | Kind::Limit) || spread.median >= 1.0 {
+            if matches!(row.kind, Kind::Ours | Kind::Limit) || !is_faster(spread) {
                 continue;
             }
             let always = if spread.high < 1.0 { "" } else { ", not in every round" };
@@ -306,7 +306,12 @@ fn losses(blocks: &[Block<'_>]) -> Result<String> {
 
 fn emphasised(spread: Spread) -> String {
     let text = ratio(spread.median);
-    if spread.median < 1.0 { format!("**{text}**") } else { text }
+    if is_faster(spread) { format!("**{text}**") } else { text }
+}
+
+/// By more than what is not printed.
+fn is_faster(spread: Spread) -> bool {
+    spread.median < 0.995
 }
 
 fn absolute(row: &Row) -> String {
