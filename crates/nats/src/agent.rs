@@ -12,7 +12,7 @@ use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::batch::Pace;
 use crate::connection::{Connection, Pause};
@@ -83,7 +83,10 @@ struct State {
     /// The chunks that run, and what stops them.
     running: HashMap<ChunkId, Arc<Notify>>,
     cancelled: VecDeque<(Session, Option<u64>)>,
-    leases: HashMap<Session, tokio::time::Instant>,
+    /// When drivers gave a sign of life.
+    leases: HashMap<Session, Instant>,
+    /// Since when drivers have no lease.
+    missing: HashMap<Session, Instant>,
 }
 
 impl Agent {
@@ -138,9 +141,8 @@ impl Agent {
     async fn take_chunks(self: &Arc<Self>, chunks: &mut JoinSet<()>) {
         let mut pause = Pause::default();
         loop {
-            if let Err(reason) = self.take_until_it_fails(chunks, &mut pause).await {
-                // Reconnecting is told of by the client, to whom it is of interest.
-                let _unknown = reason;
+            // Whatever it was, a server that is gone may come back.
+            if self.take_until_it_fails(chunks, &mut pause).await.is_err() {
                 pause.wait().await;
             }
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::object_store::{GetErrorKind, ObjectMetadata, ObjectStore};
 use bytes::Bytes;
+use futures_util::StreamExt;
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
@@ -76,6 +77,17 @@ impl Connection {
     pub(crate) async fn remove(&self, name: &str) {
         if let Ok(store) = self.store().await {
             let _later = store.delete(name).await;
+        }
+    }
+
+    /// Removes all objects whose names begin so.
+    pub(crate) async fn remove_all(&self, prefix: &str) {
+        let Ok(store) = self.store().await else { return };
+        let Ok(Ok(mut objects)) = timeout(PATIENCE, store.list()).await else { return };
+        while let Ok(Some(Ok(object))) = timeout(PATIENCE, objects.next()).await {
+            if object.name.starts_with(prefix) {
+                let _later = store.delete(&object.name).await;
+            }
         }
     }
 

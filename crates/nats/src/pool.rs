@@ -294,3 +294,20 @@ impl fmt::Debug for Pool {
         f.debug_struct("Pool").field("workers", &self.workers()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_may_be_sent_and_shared() {
+        fn sent_and_shared<T: Send + Sync>() {}
+        sent_and_shared::<Pool>();
+        sent_and_shared::<MapHandle<u8>>();
+        sent_and_shared::<TaskHandle<u8>>();
+        sent_and_shared::<Imap<std::ops::Range<u8>, u8>>();
+        sent_and_shared::<Error>();
+        sent_and_shared::<AgentInfo>();
+        sent_and_shared::<Options>();
+    }
+}

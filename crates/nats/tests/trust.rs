@@ -18,6 +18,8 @@ fn main() {
     let tests: &[(&str, fn())] = &[
         ("an_agent_of_another_build_refuses", an_agent_of_another_build_refuses),
         ("a_wrong_password_is_refused", a_wrong_password_is_refused),
+        ("an_nkey_is_taken", an_nkey_is_taken),
+        ("tls_is_taken", tls_is_taken),
         ("forged_and_altered_jobs_are_refused", forged_and_altered_jobs_are_refused),
         ("another_key_gets_nothing_done", another_key_gets_nothing_done),
         ("a_result_cannot_be_forged", a_result_cannot_be_forged),
@@ -79,6 +81,40 @@ fn a_wrong_password_is_refused() {
     let pool = Pool::connect(&server.url(), login("secret")).unwrap();
     assert_eq!(pool.apply(square, 3).unwrap(), 9);
     assert!(!format!("{pool:?}").contains("secret"));
+}
+
+fn an_nkey_is_taken() {
+    let pair = nkeys::KeyPair::new_user();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("server.conf");
+    let nkey = pair.public_key();
+    fs::write(&file, format!("authorization {{ users = [ {{ nkey: {nkey} }} ] }}")).unwrap();
+    let server = Server::with(&["-c", file.to_str().unwrap()]);
+    let login = ConnectOptions::with_nkey(pair.seed().unwrap());
+    let pool = Pool::connect(&server.url(), options("test").connection(login)).unwrap();
+    drop(pool);
+    let other = nkeys::KeyPair::new_user().seed().unwrap();
+    let login = ConnectOptions::with_nkey(other.clone());
+    let error = Pool::connect(&server.url(), options("test").connection(login)).unwrap_err();
+    assert!(error.is_refused(), "{error}");
+    assert!(!format!("{error} {error:?}").contains(&other), "{error}");
+    assert!(Pool::connect(&server.url(), options("test")).unwrap_err().is_refused());
+}
+
+fn tls_is_taken() {
+    let rcgen::CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(["127.0.0.1".to_string()]).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let [cert_file, key_file] = ["cert.pem", "key.pem"].map(|name| dir.path().join(name));
+    fs::write(&cert_file, cert.pem()).unwrap();
+    fs::write(&key_file, signing_key.serialize_pem()).unwrap();
+    let files = [&cert_file, &key_file].map(|path| path.to_str().unwrap());
+    let server = Server::with(&["--tls", "--tlscert", files[0], "--tlskey", files[1]]);
+    let trusting = || ConnectOptions::new().add_root_certificates(cert_file.clone());
+    let pool = Pool::connect(&server.url(), options("test").connection(trusting())).unwrap();
+    assert!(pool.agents().is_empty());
+    // Who does not know the certificate does not talk to the server.
+    assert!(Pool::connect(&server.url(), options("test")).is_err());
 }
 
 fn forged_and_altered_jobs_are_refused() {

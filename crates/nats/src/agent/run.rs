@@ -13,6 +13,7 @@ use multiproc_pool::{MapHandle, TaskError};
 use tokio::sync::Notify;
 use tokio::time::{interval, sleep};
 
+use super::lease::Life;
 use super::{Agent, is_of};
 use crate::build::Build;
 use crate::chunk;
@@ -23,7 +24,7 @@ use crate::names::ChunkId;
 use crate::task::{Ran, Task, execute};
 
 /// A chunk may be delivered so many times more than workers may die of a task.
-const SPARE_DELIVERIES: u32 = 16;
+const SPARE_DELIVERIES: u32 = 32;
 
 /// A chunk that has waited for so long is handed back: perhaps another agent has nothing to do.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -72,7 +73,12 @@ impl Agent {
             self.report(id, delivered, 0, Content::Refused(reason.into())).await;
             return AckKind::Term;
         }
-        if !self.lives(id.session).await || self.is_cancelled(&id) {
+        match self.life(id.session).await {
+            Life::Lives => {}
+            Life::Uncertain => return AckKind::Nak(Some(LATER)),
+            Life::Gone => return AckKind::Term,
+        }
+        if self.is_cancelled(&id) {
             return AckKind::Term;
         }
         let arguments = match &job.arguments {
@@ -129,7 +135,12 @@ impl Agent {
         };
         // A pool that has no worker may have one later, or another agent's has.
         if ran.iter().any(|ran| ran.as_ref().is_err_and(TaskError::is_not_run)) {
-            return AckKind::Nak(Some(LATER));
+            // This one takes no others for a while.
+            tokio::select! {
+                () = sleep(5 * LATER) => {}
+                () = self.stopped() => {}
+            }
+            return AckKind::Nak(None);
         }
         let mut nanos = 0u64;
         for (index, ran) in indices.into_iter().zip(ran) {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -27,6 +28,8 @@ pub(super) struct Driver {
     pub(super) shared: Arc<Shared>,
     pub(super) lease: Duration,
     pub(super) attempts: u32,
+    /// Something of its session went by the object store.
+    pub(super) stored: AtomicBool,
 }
 
 /// Connects, and starts the driver's thread.
@@ -72,7 +75,8 @@ impl Driver {
     async fn connect(url: &str, options: &Options, shared: Arc<Shared>) -> Result<Self, Error> {
         let connection = Connection::open(url, options).await?;
         let Options { lease, attempts, .. } = *options;
-        let driver = Driver { connection, shared, lease, attempts };
+        let stored = AtomicBool::new(false);
+        let driver = Driver { connection, shared, lease, attempts, stored };
         driver.renew_lease().await;
         Ok(driver)
     }
@@ -118,6 +122,7 @@ impl Driver {
             let sent = async {
                 let arguments = connection.put(&name, arguments.bytes(range.clone())).await?;
                 let stored = matches!(arguments, Payload::Stored { .. });
+                self.stored.fetch_or(stored, Relaxed);
                 let job = Job {
                     id,
                     build: connection.build,
@@ -216,8 +221,8 @@ impl Driver {
             self.tell_cancelled(None).await;
             self.connection.purge(names.tasks_stream(), names.tasks_of_session(session)).await;
         }
-        for flight in cancelled.into_iter().flat_map(|each| each.flights) {
-            self.let_go(flight.objects, flight.held).await;
+        if self.stored.load(Relaxed) {
+            self.connection.remove_all(&format!("{session}.")).await;
         }
         let consumer = names.driver_consumer(session);
         let _gone = context.delete_consumer_from_stream(consumer, names.results_stream()).await;

@@ -1,6 +1,7 @@
 //! Results as they come.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use async_nats::jetstream::Message;
@@ -60,6 +61,7 @@ impl Driver {
             }
             Content::Outcomes(Payload::Stored { name, digest }) => {
                 let (driver, name) = (Arc::clone(self), name.into_owned());
+                self.stored.store(true, Relaxed);
                 tokio::spawn(async move {
                     match driver.connection.get(&name, digest).await {
                         Ok(outcomes) => {
