@@ -706,7 +706,7 @@ impl<'a> Reader<'a> {
     /// # Errors
     ///
     /// They are not a value of this type, or not only that.
-    #[inline]
+    #[inline(always)]
     pub fn read_all<T: DeserializeOwned>(&mut self, bytes: &[u8]) -> Result<T, Error> {
         let (value, rest) = read_from(bytes, &mut self.fds)?;
         if rest.is_empty() { Ok(value) } else { Err(left_over()) }
@@ -791,7 +791,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Reads the value that these bytes start with. Gives those behind it as well.
-#[inline]
+#[inline(always)]
 fn read_from<'b, T: DeserializeOwned>(
     bytes: &'b [u8],
     fds: &mut Vec<Option<Arc<Descriptor>>>,
