@@ -21,6 +21,8 @@ pub(crate) struct Death {
     pub(crate) panic: Option<Panic>,
     /// The reason that it gave itself.
     reason: Option<String>,
+    /// Why the pool has killed it: what it sent could not be received.
+    unheard: Option<String>,
     pub(crate) memory: Option<Memory>,
 }
 
@@ -34,9 +36,14 @@ pub(crate) enum Memory {
 }
 
 impl Death {
-    /// Asks how the process ended, which has. `limited` tells whether it had a limit of memory.
-    pub(crate) fn of(process: &mut Process<Result<(), String>>, limited: bool) -> Self {
-        let mut death = Death::default();
+    /// Asks how the process ended, which has. `limited` tells whether it had a limit of memory, and
+    /// `unheard` why it was killed, if it sent what could not be received.
+    pub(crate) fn of(
+        process: &mut Process<Result<(), String>>,
+        limited: bool,
+        unheard: Option<String>,
+    ) -> Self {
+        let mut death = Death { unheard, ..Death::default() };
         match process.join_timeout(Duration::MAX) {
             Ok(Some(Err(reason))) => death.reason = Some(reason),
             Ok(_) => {}
@@ -54,6 +61,13 @@ impl Death {
     }
 }
 
+impl Death {
+    /// Whether what it had sent is lost: of tasks that it began nobody knows what came of them.
+    pub(crate) fn is_unheard(&self) -> bool {
+        self.unheard.is_some()
+    }
+}
+
 impl fmt::Display for Death {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.panic, &self.reason, self.status) {
@@ -63,6 +77,9 @@ impl fmt::Display for Death {
             (_, _, Some(status)) => write!(f, "was killed ({status})"),
             _ => f.write_str("ended, and how is not known"),
         }?;
+        if let Some(unheard) = &self.unheard {
+            write!(f, ", since what it sent could not be received: {unheard}")?;
+        }
         match self.memory {
             Some(Memory::OutOfMemoryKiller) => {
                 f.write_str(", it seems by the kernel, for want of memory")

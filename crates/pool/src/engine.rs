@@ -4,6 +4,8 @@ pub(crate) mod board;
 pub(crate) mod job;
 
 mod batch;
+mod bells;
+mod deadlines;
 mod dispatcher;
 mod outcomes;
 mod shared;

@@ -158,7 +158,7 @@ impl<M> Pool<M> {
             return Err(Kind::NoWorkers.into());
         }
         self.shared().lock().size = workers;
-        self.shared().waker.wake();
+        self.shared().bells.call();
         Ok(())
     }
 
@@ -211,7 +211,8 @@ impl<M> Pool<M> {
     /// Gives a handle whose tasks may each take this long. One that takes longer fails, and its worker
     /// is killed, and replaced; other tasks are not touched.
     ///
-    /// The time counts from the task's own begin.
+    /// The time counts from the task's own begin. Without a timeout, a task whose worker is stopped (by
+    /// `SIGSTOP`, or a debugger) waits until that is continued.
     ///
     /// # Examples
     ///
@@ -337,7 +338,7 @@ impl<M> Pool<M> {
     #[doc(alias = "shutdown")]
     pub fn close(&self) {
         self.shared().lock().closed = true;
-        self.shared().waker.wake();
+        self.shared().bells.call();
     }
 
     /// Ends all workers at once. Tasks that were not done fail.
@@ -359,9 +360,9 @@ impl<M> Pool<M> {
 
     /// What tasks that are handed in together have in common.
     pub(crate) fn batch(&self, entry: [u8; ENTRY_SIZE], context: Option<Sent>) -> Arc<Batch> {
-        let Shared { waker, .. } = &**self.shared();
+        let bells = Arc::clone(&self.shared().bells);
         let pace = self.shared().pace(entry);
-        Arc::new(Batch::new(self.options.clone(), context, pace, Arc::clone(waker)))
+        Arc::new(Batch::new(self.options.clone(), context, pace, bells))
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -750,7 +751,7 @@ fn entry_with<M: Mode, C: DeserializeOwned + 'static, A: DeserializeOwned, R: Se
 impl Owner {
     fn terminate(&self) {
         self.shared.lock().terminated = true;
-        self.shared.waker.wake();
+        self.shared.bells.call();
     }
 
     fn wait(&self) -> Result<(), Error> {
@@ -766,7 +767,13 @@ impl Owner {
 impl Drop for Owner {
     fn drop(&mut self) {
         self.terminate();
-        let _watched = self.wait();
+        let dispatcher = self.dispatcher.lock().unwrap_or_else(PoisonError::into_inner);
+        let here = thread::current().id();
+        // What a waker keeps is dropped by whoever wakes it: the dispatcher does not wait for itself.
+        if dispatcher.as_ref().is_none_or(|dispatcher| dispatcher.thread().id() != here) {
+            drop(dispatcher);
+            let _watched = self.wait();
+        }
     }
 }
 

@@ -224,3 +224,55 @@ fn a_waker_that_panics_costs_nobody_else_anything() {
     assert_eq!(pool.apply(|x: u32| x, 3).unwrap(), 3);
     assert_eq!(later.get().unwrap(), 1);
 }
+
+/// Asks the pool something, in the thread that wakes it.
+struct Asks {
+    pool: Pool,
+    answer: mpsc::Sender<usize>,
+}
+
+impl Wake for Asks {
+    fn wake(self: Arc<Self>) {
+        let _later = self.pool.apply_async(|x: u32| x + 1, 1).unwrap();
+        self.answer.send(self.pool.workers()).unwrap();
+    }
+}
+
+/// Regression: it was woken while the pool's state was locked, and waited for itself.
+#[test]
+fn a_waker_may_use_the_pool() {
+    watchdog();
+    let pool = pool(2);
+    let (answer, answers) = mpsc::channel();
+    for x in 0..20 {
+        let (entry, gate) = gate();
+        let mut later = pool.apply_async(pass_and_give, (entry, x)).unwrap();
+        let waker = Waker::from(Arc::new(Asks { pool: pool.clone(), answer: answer.clone() }));
+        assert!(Pin::new(&mut later).poll(&mut Context::from_waker(&waker)).is_pending());
+        gate.let_through(1);
+        assert_eq!(answers.recv().unwrap(), 2);
+        assert_eq!(later.get().unwrap(), x);
+    }
+}
+
+/// Keeps a pool until it is woken, or not needed any more.
+struct Keeps(#[allow(dead_code)] Pool);
+
+impl Wake for Keeps {
+    fn wake(self: Arc<Self>) {}
+}
+
+#[test]
+fn a_waker_may_be_the_last_to_have_the_pool() {
+    watchdog();
+    for x in 0..20 {
+        let pool = pool(1);
+        let (entry, gate) = gate();
+        let mut later = pool.apply_async(pass_and_give, (entry, x)).unwrap();
+        let waker = Waker::from(Arc::new(Keeps(pool)));
+        assert!(Pin::new(&mut later).poll(&mut Context::from_waker(&waker)).is_pending());
+        drop(waker);
+        gate.let_through(1);
+        assert_eq!(later.get().unwrap(), x);
+    }
+}

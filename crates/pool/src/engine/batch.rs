@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -10,9 +9,9 @@ use std::time::Duration;
 
 use multiproc_os::deadline::Deadline;
 use multiproc_os::patience::Patience;
-use multiproc_os::reactor;
 use multiproc_wire::Message;
 
+use super::bells::Bells;
 use crate::context::Sent;
 use crate::error::TaskError;
 use crate::options::Options;
@@ -30,8 +29,9 @@ pub(crate) struct Batch {
     patience: Patience,
     pace: Arc<Pace>,
     cancelled: AtomicBool,
-    /// Has the dispatcher look at the workers, when somebody begins to wait for long.
-    attention: Option<Arc<reactor::Waker>>,
+    /// Those of its pool, if it has one: the dispatcher is to look at the workers when somebody begins
+    /// to wait for long.
+    bells: Option<Arc<Bells>>,
     /// It was asked to since results came.
     attended: AtomicBool,
 }
@@ -68,24 +68,24 @@ pub(crate) enum Content {
 }
 
 impl Batch {
-    /// Makes one without tasks. The pace is that of their function, and the waker the dispatcher's.
+    /// Makes one without tasks. The pace is that of their function, and the bells those of the pool.
     pub(crate) fn new(
         options: Options,
         context: Option<Sent>,
         pace: Arc<Pace>,
-        waker: Arc<reactor::Waker>,
+        bells: Arc<Bells>,
     ) -> Self {
         let deadline = options.deadline.map(Deadline::after);
-        Batch { options, deadline, context, pace, attention: Some(waker), ..Batch::default() }
+        Batch { options, deadline, context, pace, bells: Some(bells), ..Batch::default() }
     }
 
     /// Tasks that were sent to a worker without the dispatcher are its concern once they take long: the
     /// worker may be stopped, while another has nothing to do.
     fn attend(&self) {
         if !self.attended.swap(true, Relaxed)
-            && let Some(waker) = &self.attention
+            && let Some(bells) = &self.bells
         {
-            waker.wake();
+            bells.call();
         }
     }
 
@@ -142,9 +142,8 @@ impl Batch {
         let waker = results.waker.take();
         drop(results);
         self.arrived.notify_one();
-        if let Some(waker) = waker {
-            // It is code of the user, and must not end the dispatcher.
-            let _panicked = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+        if let (Some(waker), Some(bells)) = (waker, &self.bells) {
+            bells.ring_later(waker);
         }
     }
 

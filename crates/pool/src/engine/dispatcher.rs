@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use multiproc_os::deadline::Deadline;
@@ -13,7 +13,7 @@ use multiproc_os::reactor::Reactor;
 use multiproc_wire::{Endpoint, encode};
 
 use super::shared::{Shared, State};
-use super::worker::{LATE, Life, Worker};
+use super::worker::{LATE, Left, Life, Worker};
 use crate::child::{self, Order};
 use crate::death::Death;
 use crate::error::{Error, Kind, TaskError};
@@ -24,30 +24,44 @@ const WAKER: u64 = 0;
 /// So many workers in a row may end before they are ready for a task, before no more are started.
 const FUTILE: u32 = 10;
 
+/// So long it takes then until another is tried, where others run tasks meanwhile; twice as long after
+/// each that was futile as well, up to the most.
+const PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
 pub(crate) struct Dispatcher {
     shared: Arc<Shared>,
     reactor: Reactor,
     /// The lines that it reads.
     lines: BTreeMap<u64, Arc<Endpoint>>,
     next_worker: u64,
-    /// How many workers have ended since one was last ready for a task.
+    tries: Tries,
+}
+
+/// How the start of workers goes.
+struct Tries {
+    /// How many have ended since one was last ready for a task.
     futile: u32,
     /// How the last of them ended.
     reason: String,
+    /// No task waits any more, since those that did have failed for it: one that comes is a new try.
+    told: bool,
+    /// When another is tried, and how long it takes until the one after that.
+    next: Option<Deadline>,
+    pause: Duration,
 }
 
 impl Dispatcher {
     /// Starts the workers.
     pub(crate) fn new(shared: Arc<Shared>) -> Result<Self, Error> {
         let reactor = Reactor::new().map_err(Kind::Watch)?;
-        reactor.add(&*shared.waker, WAKER).map_err(Kind::Watch)?;
+        reactor.add(&*shared.bells, WAKER).map_err(Kind::Watch)?;
         let mut dispatcher = Dispatcher {
             shared: Arc::clone(&shared),
             reactor,
             lines: BTreeMap::new(),
             next_worker: 0,
-            futile: 0,
-            reason: String::new(),
+            tries: Tries::default(),
         };
         for _ in 0..shared.settings.at_first() {
             dispatcher.start_worker()?;
@@ -85,7 +99,7 @@ impl Dispatcher {
             )?;
             for token in ready {
                 match token {
-                    WAKER => shared.waker.clear(),
+                    WAKER => shared.bells.clear(),
                     line if line % 2 == 1 => self.read(id(line))?,
                     pidfd => self.bury(id(pidfd))?,
                 }
@@ -116,28 +130,32 @@ impl Dispatcher {
         let Some(line) = self.lines.get(&id) else { return Ok(()) };
         let message = match Worker::read(line) {
             Ok(None) => return Ok(()),
-            Ok(Some(message)) => Some(message),
-            // It has ended, or a task has closed its socket, or written to it.
-            Err(_) => {
+            Ok(Some(message)) => Ok(message),
+            // It has ended, or a task has closed its socket, or written to it; or here is no descriptor
+            // or memory left for what it has sent.
+            Err(error) => {
                 self.reactor.remove(&**line)?;
                 self.lines.remove(&id);
-                None
+                Err(error)
             }
         };
         let mut state = self.shared.lock();
         let state = &mut *state;
         let Some(worker) = state.workers.get_mut(&id) else { return Ok(()) };
-        if !worker.ready && message.is_some() {
-            self.futile = 0;
+        if !worker.ready && message.is_ok() {
+            self.tries.succeeded();
         }
         match message {
-            Some((report, content)) => {
+            Ok((report, content)) => {
                 for left in worker.note(report, content) {
                     state.waiting.put_back(left);
                 }
             }
-            None if worker.life == Life::Retiring => {}
-            None => worker.kill(),
+            Err(_) if worker.life == Life::Retiring => {}
+            Err(error) => {
+                worker.unheard = (!error.is_closed()).then(|| error.to_string());
+                worker.kill();
+            }
         }
         Ok(())
     }
@@ -167,24 +185,28 @@ impl Dispatcher {
         state.statistics.part_with(&counted, worker.life != Life::Retiring);
         drop(state);
         self.forget(id, &worker)?;
-        let death = Death::of(&mut worker.process, self.shared.settings.memory_limit);
+        let limited = self.shared.settings.memory_limit;
+        let death = Death::of(&mut worker.process, limited, worker.unheard.clone());
         let mut state = self.shared.lock();
         let left = worker.drain();
         state.statistics.tasks_of_ended += worker.statistics().tasks - counted.tasks;
         if worker.ready {
-            self.futile = 0;
+            self.tries.succeeded();
         } else {
-            self.futile += 1;
-            self.reason = death.to_string();
+            self.tries.futile += 1;
+            self.tries.reason = death.to_string();
         }
         trace::worker_ended(&worker.statistics(), &death);
         let unforeseen = worker.life != Life::Retiring;
         if !unforeseen && self.shared.settings.close.is_some() && worker.last_words.is_none() {
             worker.last_words = Some(child::failed(format!("its worker {death}")));
         }
-        let (ran, unbegun) = worker.leave();
+        let Left { ran, unheard, unbegun } = worker.leave(death.is_unheard());
         for work in left.into_iter().chain(unbegun.into_iter().rev()) {
             state.waiting.put_back(work);
+        }
+        for work in unheard {
+            work.fail(TaskError::died(death.clone(), 1));
         }
         if let Some((task, mut work)) = ran {
             let doom = worker.doom.take().filter(|(doomed, _)| *doomed == task);
@@ -211,28 +233,44 @@ impl Dispatcher {
     fn replace(&mut self) {
         loop {
             let mut state = self.shared.lock();
-            if state.active() >= self.shared.settings.needed(&state) {
+            let alone = state.workers.is_empty();
+            if alone || state.active() >= self.shared.settings.needed(&state) {
+                self.tries.next = None;
+            }
+            if state.active() >= self.shared.settings.needed(&state)
+                || self.tries.next.is_some_and(|next| !next.has_passed())
+            {
                 return;
             }
-            if self.futile >= FUTILE {
-                if state.workers.is_empty() && !state.waiting.is_empty() {
+            let again = self.tries.next.take().is_some();
+            // Once one was futile, those count that may be as well.
+            let starting = state.workers.values().filter(|worker| !worker.ready).count() as u32;
+            if self.tries.futile > 0 && self.tries.futile + starting >= FUTILE && !again {
+                if !alone && starting == 0 {
+                    self.tries.pause();
+                }
+                if !alone {
+                    return;
+                }
+                self.tries.told = state.waiting.is_empty() || !self.tries.told;
+                if self.tries.told {
                     state.waiting.fail(&TaskError::not_run(format!(
                         "{} workers in a row ended before they were ready for a task; the last {}",
-                        self.futile, self.reason
+                        self.tries.futile, self.tries.reason
                     )));
-                    // Tasks that come later are a new try.
-                    self.futile = FUTILE - 1;
+                    return;
                 }
-                return;
+                // Tasks have come since then.
             }
             drop(state);
             if let Err(error) = self.start_worker() {
-                if !self.shared.lock().workers.is_empty() {
-                    // They go on; the next try is when something has happened.
+                self.tries.futile += 1;
+                self.tries.reason = format!("was not started: {error}");
+                if !alone {
+                    // They go on meanwhile.
+                    self.tries.pause();
                     return;
                 }
-                self.futile += 1;
-                self.reason = format!("was not started: {error}");
             }
         }
     }
@@ -265,9 +303,12 @@ impl Dispatcher {
     }
 
     /// When something is to be done though nobody says so.
-    fn next_look(&self, state: &MutexGuard<'_, State>) -> Deadline {
+    fn next_look(&self, state: &State) -> Deadline {
         let settings = &self.shared.settings;
         let mut next = Deadline::from_nanos(state.next_timer());
+        if let Some(next_try) = self.tries.next {
+            next = next.min(next_try);
+        }
         if state.may_take_back() {
             next = next.min(Deadline::after(LATE));
         } else if state.may_be_late() {
@@ -304,11 +345,30 @@ impl Dispatcher {
             let _watched = self.forget(id, &worker);
             let left = worker.drain();
             let _killed = worker.process.join_timeout(Duration::MAX);
-            let (ran, unbegun) = worker.leave();
+            let Left { ran, unbegun, .. } = worker.leave(false);
             for work in left.into_iter().chain(unbegun).chain(ran.map(|(_, work)| work)) {
                 work.fail(error.clone());
             }
         }
+    }
+}
+
+impl Default for Tries {
+    fn default() -> Self {
+        Tries { futile: 0, reason: String::new(), told: false, next: None, pause: PAUSE }
+    }
+}
+
+impl Tries {
+    /// A worker has come to be ready for tasks.
+    fn succeeded(&mut self) {
+        *self = Tries::default();
+    }
+
+    /// Has another tried some time later.
+    fn pause(&mut self) {
+        self.next = Some(Deadline::after(self.pause));
+        self.pause = LONGEST_PAUSE.min(self.pause * 2);
     }
 }
 

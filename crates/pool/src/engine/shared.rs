@@ -1,16 +1,17 @@
 //! What callers and the dispatcher share: waiting tasks, and the workers with what they run.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use multiproc_os::deadline::Deadline;
 use multiproc_os::image::ENTRY_SIZE;
-use multiproc_os::reactor::Waker;
 use multiproc_wire::{Endpoint, Message, encode};
 
 use super::batch::{Batch, Pace};
+use super::bells::{Bells, Ringing};
+use super::deadlines::Deadlines;
 use super::job::Work;
 use super::waiting::Waiting;
 use super::worker::{Life, Worker};
@@ -23,8 +24,7 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     /// Told when the pool has ended.
     ended: Condvar,
-    /// Has the dispatcher look at the state.
-    pub(crate) waker: Arc<Waker>,
+    pub(crate) bells: Arc<Bells>,
     pub(crate) settings: Settings,
     /// Of each function that was run.
     paces: Mutex<BTreeMap<[u8; ENTRY_SIZE], Arc<Pace>>>,
@@ -38,14 +38,20 @@ pub(crate) struct State {
     pub(crate) closed: bool,
     pub(crate) terminated: bool,
     pub(crate) ended: bool,
-    /// The points in time at which batches are to be ended, in nanoseconds.
-    pub(crate) deadlines: BinaryHeap<Reverse<u64>>,
+    pub(crate) deadlines: Deadlines,
     /// When the dispatcher will look at the state at the latest.
     pub(crate) attended: Deadline,
     /// What finalizers have returned.
     pub(crate) finals: Vec<Message>,
     /// Of workers that have ended, and of the pool.
     pub(crate) statistics: Statistics,
+}
+
+/// The state, locked. Who is to be woken is woken once it is not locked any more.
+pub(crate) struct Locked<'a> {
+    // In this order they are dropped.
+    state: MutexGuard<'a, State>,
+    _ringing: Ringing<'a>,
 }
 
 /// A message that is to be sent to a worker.
@@ -67,7 +73,7 @@ impl Shared {
             closed: false,
             terminated: false,
             ended: false,
-            deadlines: BinaryHeap::new(),
+            deadlines: Deadlines::default(),
             attended: Deadline::NEVER,
             finals: Vec::new(),
             statistics: Statistics::default(),
@@ -75,7 +81,7 @@ impl Shared {
         Ok(Shared {
             state: Mutex::new(state),
             ended: Condvar::new(),
-            waker: Arc::new(Waker::new()?),
+            bells: Arc::new(Bells::new()?),
             settings,
             paces: Mutex::default(),
         })
@@ -87,8 +93,9 @@ impl Shared {
         Arc::clone(paces.entry(entry).or_default())
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn lock(&self) -> Locked<'_> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        Locked { state, _ringing: Ringing(&self.bells) }
     }
 
     /// Hands in tasks. What idle workers can take is sent at once, without the dispatcher.
@@ -97,24 +104,22 @@ impl Shared {
         if state.closed || state.terminated {
             return Err(Kind::Closed.into());
         }
-        for work in works {
-            if let Some(deadline) = work.job.batch.deadline {
-                state.deadlines.push(Reverse(deadline.nanos()));
-            }
-            state.waiting.push(work);
+        if let Some(work) = works.first() {
+            state.deadlines.note(&work.job.batch);
         }
+        works.into_iter().for_each(|work| state.waiting.push(work));
         let mut state = self.dispatch(state);
         state.make_way();
         let starved = !state.waiting.is_empty() && state.active() < state.size;
         let due = state.next_timer() < state.attended.nanos();
         if starved || due {
-            self.waker.wake();
+            self.bells.call_later();
         }
         Ok(())
     }
 
     /// Sends waiting tasks to workers. The state is not locked meanwhile.
-    pub(crate) fn dispatch<'a>(&'a self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    pub(crate) fn dispatch<'a>(&'a self, state: Locked<'a>) -> Locked<'a> {
         let mut state = state;
         while let Some(plan) = state.plan(&self.settings) {
             drop(state);
@@ -122,7 +127,7 @@ impl Shared {
             state = self.lock();
             state.settle(&plan, sent);
             if state.is_to_be_looked_at(plan.worker, &self.settings) {
-                self.waker.wake();
+                self.bells.call_later();
             }
         }
         state
@@ -152,10 +157,24 @@ impl Shared {
 
     /// Waits until the dispatcher is done.
     pub(crate) fn wait_for_the_end(&self) {
-        let mut state = self.lock();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         while !state.ended {
             state = self.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+}
+
+impl Deref for Locked<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
     }
 }
 
@@ -335,12 +354,7 @@ impl State {
     /// Ends batches whose time is up.
     pub(crate) fn end_expired(&mut self) {
         let now = Deadline::now().nanos();
-        let mut due = false;
-        while self.deadlines.peek().is_some_and(|Reverse(at)| *at <= now) {
-            self.deadlines.pop();
-            due = true;
-        }
-        if due {
+        if self.deadlines.pass(now) {
             let passed =
                 |batch: &Arc<Batch>| batch.deadline.is_some_and(|deadline| deadline.nanos() <= now);
             self.end_tasks(passed, || TaskKind::Deadline.into());
@@ -351,7 +365,7 @@ impl State {
     /// When a task or a batch has to be ended, in nanoseconds.
     pub(crate) fn next_timer(&self) -> u64 {
         let tasks = self.workers.values().filter_map(|worker| Some(worker.timer()?.0)).min();
-        let batches = self.deadlines.peek().map(|Reverse(at)| *at);
+        let batches = self.deadlines.next();
         tasks.unwrap_or(u64::MAX).min(batches.unwrap_or(u64::MAX))
     }
 }

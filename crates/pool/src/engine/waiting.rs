@@ -176,15 +176,15 @@ mod tests {
     use std::sync::Arc;
 
     use multiproc_os::image::ENTRY_SIZE;
-    use multiproc_os::reactor::Waker;
 
     use super::*;
+    use crate::engine::bells::Bells;
     use crate::engine::job::Jobs;
     use crate::options::Options;
 
     fn batch(options: Options) -> Arc<Batch> {
-        let waker = Arc::new(Waker::new().unwrap());
-        Arc::new(Batch::new(options, None, Arc::default(), waker))
+        let bells = Arc::new(Bells::new().unwrap());
+        Arc::new(Batch::new(options, None, Arc::default(), bells))
     }
 
     fn work(batch: &Arc<Batch>, tasks: usize) -> Work {

@@ -41,6 +41,8 @@ pub(crate) struct Worker {
     gap: bool,
     /// Why it is being killed, and for which of its tasks.
     pub(crate) doom: Option<(u32, TaskError)>,
+    /// Why what it sent could not be received.
+    pub(crate) unheard: Option<String>,
     /// What its finalizer returned.
     pub(crate) last_words: Option<Message>,
     contexts: Recent,
@@ -118,6 +120,7 @@ impl Worker {
             next: 0,
             gap: false,
             doom: None,
+            unheard: None,
             last_words: None,
             contexts: Recent::default(),
             born: now,
@@ -400,8 +403,10 @@ impl Worker {
     /// After its end: passes on what it had finished. Gives the tasks that it refused.
     pub(crate) fn drain(&mut self) -> Vec<Work> {
         let mut refused = Vec::new();
-        // What cannot be read is from no worker of ours.
-        while let Ok(Some((report, content))) = Self::read(&self.line) {
+        // What cannot be read is from no worker of ours. Behind a message that is lost, none is of use.
+        while self.unheard.is_none()
+            && let Ok(Some((report, content))) = Self::read(&self.line)
+        {
             refused.extend(self.note(report, content));
         }
         if let Some((first, count, outcomes)) = self.board.outbox() {
@@ -410,20 +415,30 @@ impl Worker {
         refused
     }
 
-    /// After its end: gives the task that it was running, and those that it had not begun.
-    pub(crate) fn leave(&mut self) -> (Option<(u32, Work)>, Vec<Work>) {
+    /// After its end: gives the task that it was running, and those that it had not begun. If a message of
+    /// its is lost, nobody knows what came of those that it began: these come in the place of the first.
+    pub(crate) fn leave(&mut self, lost: bool) -> Left {
         let begun = self.board.claim().next;
-        let mut ran = None;
-        let mut left = Vec::new();
+        let mut leaves = Left::default();
         for mut assigned in self.assigned.drain(..) {
-            if assigned.work.tasks.is_empty() {
-                continue;
+            let first = assigned.first;
+            if lost {
+                let count = begun.saturating_sub(first) as usize;
+                let count = count.min(assigned.work.tasks.len());
+                leaves.unheard.push(assigned.work.take_first(count));
+            } else if first < begun && leaves.ran.is_none() && !assigned.work.tasks.is_empty() {
+                leaves.ran = Some((first, assigned.work.take_first(1)));
             }
-            if assigned.first < begun && ran.is_none() {
-                ran = Some((assigned.first, assigned.work.take_first(1)));
-            }
-            left.push(assigned.work);
+            leaves.unbegun.push(assigned.work);
         }
-        (ran, left)
+        leaves
     }
+}
+
+/// What a worker leaves undone, some of it perhaps empty.
+#[derive(Default)]
+pub(crate) struct Left {
+    pub(crate) ran: Option<(u32, Work)>,
+    pub(crate) unheard: Vec<Work>,
+    pub(crate) unbegun: Vec<Work>,
 }
