@@ -134,7 +134,8 @@ impl<R: DeserializeOwned> TaskHandle<R> {
     /// share for that.
     ///
     /// A function that panics costs nobody else anything: the panic is printed, as any other. One that
-    /// blocks keeps the others waiting.
+    /// blocks keeps the others waiting. If that thread cannot be started, this call waits for the task,
+    /// and calls the function itself.
     ///
     /// # Examples
     ///
