@@ -201,3 +201,35 @@ fn killed_workers_under_load_lose_and_repeat_nothing() {
     });
     assert!(deaths < 2_000, "{deaths} tasks of 100,000 died");
 }
+
+/// Regression: results that a worker had sent, and that still stood in its outbox when it was killed,
+/// passed for those of the tasks that it was given next.
+#[test]
+fn results_that_are_just_being_sent_do_not_pass_for_those_of_the_next_tasks() {
+    watchdog();
+    let pool = Pool::builder().workers(1).build().unwrap().with_chunk_size(4);
+    // The last task has its worker killed so many microseconds later, which is while it sends.
+    let task = |(x, micros): (u64, u64)| {
+        if micros > 0 {
+            std::thread::spawn(move || {
+                let start = std::time::Instant::now();
+                while start.elapsed().as_micros() < micros.into() {}
+                kill(std::process::id());
+            });
+        }
+        x
+    };
+    for round in 0..200 {
+        for half in 0..2 {
+            let number = move |x| round * 100 + half * 10 + x;
+            let micros = |x| if half == 0 && x == 3 { 1 + round % 100 } else { 0 };
+            let outcomes = pool.try_map(task, (0..4).map(|x| (number(x), micros(x)))).unwrap();
+            for (outcome, x) in outcomes.into_iter().zip(0..) {
+                match outcome {
+                    Ok(value) => assert_eq!(value, number(x)),
+                    Err(error) => assert!(error.is_death(), "round {round}: {error}"),
+                }
+            }
+        }
+    }
+}
