@@ -253,6 +253,15 @@ impl Default for Patience {
 }
 
 /// Tells whether anybody yields at all: see [`VARIABLE`].
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_os::patience;
+///
+/// let off = std::env::var(patience::VARIABLE).is_ok_and(|micros| micros == "0");
+/// assert!(off || patience::is_on());
+/// ```
 pub fn is_on() -> bool {
     !longest().is_zero()
 }

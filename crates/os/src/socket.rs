@@ -43,6 +43,20 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// Makes two connected sockets of type `SOCK_STREAM`, closed on exec: for bytes without boundaries.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_os::socket;
+///
+/// let (here, there) = socket::stream_pair()?;
+/// assert_eq!(socket::send_some(&here, b"hello")?, 5);
+/// let mut room = [0; 8];
+/// assert_eq!(socket::recv_some(&there, &mut room)?, 5);
+/// drop(here);
+/// assert_eq!(socket::recv_some(&there, &mut room)?, 0);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub fn stream_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = SocketFlags::CLOEXEC;
     Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?)
@@ -53,6 +67,17 @@ pub fn stream_pair() -> io::Result<(OwnedFd, OwnedFd)> {
 /// # Errors
 ///
 /// There is no room at all ([`is_full`]), or the other end is closed.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_os::socket;
+///
+/// let (here, _there) = socket::stream_pair()?;
+/// while socket::send_some(&here, &[7; 4096]).is_ok() {}
+/// assert!(socket::is_full(&socket::send_some(&here, &[7]).unwrap_err()));
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub fn send_some(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
     let socket = socket.as_fd();
     Ok(retry_on_intr(|| rustix::net::send(socket, bytes, send_flags(Wait::Try)))?)
@@ -63,6 +88,17 @@ pub fn send_some(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
 /// # Errors
 ///
 /// There are none yet, or it is no socket.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_os::socket;
+///
+/// let (_here, there) = socket::stream_pair()?;
+/// let error = socket::recv_some(&there, &mut [0; 8]).unwrap_err();
+/// assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub fn recv_some(socket: impl AsFd, room: &mut [u8]) -> io::Result<usize> {
     let socket = socket.as_fd();
     let received = retry_on_intr(|| rustix::net::recv(socket, &mut *room, RecvFlags::DONTWAIT))?;
@@ -74,6 +110,19 @@ pub fn recv_some(socket: impl AsFd, room: &mut [u8]) -> io::Result<usize> {
 /// # Errors
 ///
 /// As [`recv_some`].
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_os::socket;
+///
+/// let (here, there) = socket::stream_pair()?;
+/// socket::send_some(&here, b"hello")?;
+/// let mut bytes = Vec::with_capacity(8);
+/// assert_eq!(socket::recv_onto(&there, &mut bytes)?, 5);
+/// assert_eq!(bytes, b"hello");
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub fn recv_onto(socket: impl AsFd, bytes: &mut Vec<u8>) -> io::Result<usize> {
     let socket = socket.as_fd();
     let received = retry_on_intr(|| {

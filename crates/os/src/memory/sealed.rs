@@ -56,6 +56,19 @@ impl SealedBytes {
 }
 
 /// Where bytes can still be written, once: for a descriptor that is on its way before they are known.
+///
+/// # Examples
+///
+/// ```
+/// use std::os::fd::AsFd;
+/// use multiproc_os::memory::{SealedFile, Unsealed};
+///
+/// let unsealed = Unsealed::new()?;
+/// let fd = unsealed.as_fd().try_clone_to_owned()?;
+/// unsealed.write(&[b"one ", b"text"])?;
+/// assert_eq!(SealedFile::check(fd, 8)?.to_vec()?, b"one text");
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Unsealed {
     file: File,
@@ -165,6 +178,18 @@ impl SealedFile {
     /// # Errors
     ///
     /// As [`to_vec`](Self::to_vec).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_os::memory::{SealedBytes, SealedFile};
+    ///
+    /// let file = SealedFile::check(SealedBytes::write(&[b"text"])?, 4)?;
+    /// let mut bytes = b"one ".to_vec();
+    /// file.append_to(&mut bytes)?;
+    /// assert_eq!(bytes, b"one text");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn append_to(&self, bytes: &mut Vec<u8>) -> io::Result<()> {
         let start = bytes.len();
         bytes.try_reserve_exact(self.len)?;
