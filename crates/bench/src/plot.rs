@@ -226,6 +226,7 @@ impl Picture for Curves<'_> {
         let what = if self.bytes { "length of a message" } else { "tasks in a chunk" };
         canvas.text(what, (left + right) / 2.0, bottom + 14.0 + LINE, HPos::Center)?;
         canvas.line(&[(left, top), (left, bottom), (right, bottom)], BLACK, 1.0)?;
+        let order: Vec<&Row> = curves.iter().map(|(row, _)| *row).collect();
         // Names stand beside the ends, in the order of the ends and not over each other.
         curves.sort_by(|(_, a), (_, b)| {
             let end = |points: &[(f64, f64)]| points.last().map_or(0.0, |(_, y)| *y);
@@ -236,8 +237,9 @@ impl Picture for Curves<'_> {
         for (index, (row, points)) in curves.iter().enumerate() {
             let at: Vec<_> = points.iter().map(|(x, y)| (x_axis.at(*x), y_axis.at(*y))).collect();
             let width = if row.kind == Kind::Ours { 3.0 } else { 1.5 };
-            // Of a kind the first that is drawn is the darkest.
-            let before = curves[..index].iter().filter(|(other, _)| other.kind == row.kind).count();
+            // Of a kind the first is the darkest.
+            let alike = order.iter().filter(|other| other.kind == row.kind);
+            let before = alike.take_while(|other| other.name != row.name).count();
             let share = 1.0 - 0.35 * before.min(2) as f64;
             let colour = blended(colour(row.kind), share);
             canvas.line(&at, colour, width)?;
