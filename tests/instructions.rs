@@ -8,9 +8,11 @@ use std::process::{Command, ExitCode};
 
 use multiproc::{Lock, Queue, RLock, RwLock, Semaphore, Value, pipe};
 
+type Operation = (&'static str, fn(u64), f64);
+
 /// A name, what it does so many times, and how many instructions each may take in user space. The bounds
 /// are some 20 % above what was counted, for other versions of the compiler and of libc.
-const OPERATIONS: [(&str, fn(u64), f64); 8] = [
+const OPERATIONS: [Operation; 8] = [
     ("lock", lock, 145.0),
     ("lock-again", lock_again, 180.0),
     ("read-lock", read_lock, 330.0),
