@@ -3,6 +3,17 @@ use async_nats::ConnectErrorKind;
 /// Why there is no connection, or an agent has ended.
 ///
 /// Neither its text nor its sources have a password in them.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_nats::{Options, Pool};
+///
+/// multiproc_process::init();
+/// let error = Pool::connect("nats://127.0.0.1:1", Options::new(b"too short")).unwrap_err();
+/// assert_eq!(error.to_string(), "the key has 9 bytes: it needs at least 16");
+/// assert!(!error.is_refused() && !error.is_unreachable());
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct Error(#[from] Kind);

@@ -67,22 +67,68 @@ impl Pool {
     }
 
     /// The agents that are there, and run this program's tasks.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use multiproc_nats::{Options, Pool};
+    /// # multiproc_process::init();
+    /// # let pool = Pool::connect("nats://hub", Options::new(std::fs::read("/etc/my-program.key")?))?;
+    /// for agent in pool.agents() {
+    ///     println!("{}, process {}, {} workers", agent.host, agent.pid, agent.workers);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn agents(&self) -> Vec<AgentInfo> {
         self.shared().agents()
     }
 
     /// Waits until so many agents are there, no longer than `timeout`. Returns whether they are.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # use multiproc_nats::{Options, Pool};
+    /// # multiproc_process::init();
+    /// # let pool = Pool::connect("nats://hub", Options::new(std::fs::read("/etc/my-program.key")?))?;
+    /// if !pool.wait_for_agents(3, Duration::from_secs(60)) {
+    ///     eprintln!("there are only {} agents", pool.agents().len());
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn wait_for_agents(&self, count: usize, timeout: Duration) -> bool {
         self.shared().wait_for_agents(count, timeout)
     }
 
     /// How many workers the agents have that are there.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use multiproc_nats::{Options, Pool};
+    /// # multiproc_process::init();
+    /// # let pool = Pool::connect("nats://hub", Options::new(std::fs::read("/etc/my-program.key")?))?;
+    /// println!("{} workers on {} hosts", pool.workers(), pool.agents().len());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn workers(&self) -> usize {
         self.shared().workers()
     }
 
     /// Gives a handle whose tasks travel so many at a time. Without, the pool decides that, from the
     /// time that tasks take.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use multiproc_nats::{Options, Pool};
+    /// # multiproc_process::init();
+    /// # let pool = Pool::connect("nats://hub", Options::new(std::fs::read("/etc/my-program.key")?))?;
+    /// let sums = pool.with_chunk_size(1000).map(|x: u64| x + 1, 0..1_000_000)?;
+    /// assert_eq!(sums[7], 8);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[doc(alias = "chunksize")]
     pub fn with_chunk_size(&self, tasks: usize) -> Self {
         self.with(|settings| settings.chunk_size = Some(tasks.max(1)))
@@ -90,6 +136,19 @@ impl Pool {
 
     /// Gives a handle whose tasks may each take this long. One that takes longer fails, and its worker
     /// is killed, and replaced; other tasks are not touched.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # use multiproc_nats::{Options, Pool};
+    /// # multiproc_process::init();
+    /// # let pool = Pool::connect("nats://hub", Options::new(std::fs::read("/etc/my-program.key")?))?;
+    /// let pool = pool.with_timeout(Duration::from_secs(10));
+    /// let outcomes = pool.try_map(|x: u64| x + 1, 0..10)?;
+    /// assert!(outcomes.iter().flatten().all(|&x| x < 11));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[doc(alias = "task_timeout")]
     pub fn with_timeout(&self, timeout: Duration) -> Self {
         self.with(|settings| settings.timeout = Some(timeout))
@@ -136,6 +195,17 @@ impl Pool {
     /// # Errors
     ///
     /// As [`try_map`](Pool::try_map).
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use multiproc_nats::{Options, Pool};
+    /// # multiproc_process::init();
+    /// # let pool = Pool::connect("nats://hub", Options::new(std::fs::read("/etc/my-program.key")?))?;
+    /// let later = pool.map_async(|x: u64| x * x, 0..100)?;
+    /// assert_eq!(later.get()?[9], 81);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn map_async<A, R>(
         &self,
         function: fn(A) -> R,
@@ -173,6 +243,17 @@ impl Pool {
     /// # Errors
     ///
     /// The pool is closed, or the argument does not serialise, or has a handle in it.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use multiproc_nats::{Options, Pool};
+    /// # multiproc_process::init();
+    /// # let pool = Pool::connect("nats://hub", Options::new(std::fs::read("/etc/my-program.key")?))?;
+    /// let later = pool.apply_async(|text: String| text.len(), "hello".to_string())?;
+    /// assert_eq!(later.get()?, 5);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[doc(alias = "submit")]
     pub fn apply_async<A, R>(
         &self,
@@ -195,6 +276,17 @@ impl Pool {
     ///
     /// Items are taken while results are, so that an endless iterator is no harm: for each worker four
     /// chunks are under way at a time. Tasks that wait when it is dropped are not begun.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use multiproc_nats::{Options, Pool};
+    /// # multiproc_process::init();
+    /// # let pool = Pool::connect("nats://hub", Options::new(std::fs::read("/etc/my-program.key")?))?;
+    /// let firsts: Result<Vec<u64>, _> = pool.imap(|x: u64| x * 2, 9..).take(3).collect();
+    /// assert_eq!(firsts?, [18, 20, 22]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn imap<A, R, I>(&self, function: fn(A) -> R, items: I) -> Imap<I::IntoIter, R>
     where
         A: Serialize + DeserializeOwned,
@@ -208,6 +300,18 @@ impl Pool {
     /// comes.
     ///
     /// Otherwise as [`imap`](Pool::imap).
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use multiproc_nats::{Options, Pool};
+    /// # multiproc_process::init();
+    /// # let pool = Pool::connect("nats://hub", Options::new(std::fs::read("/etc/my-program.key")?))?;
+    /// for result in pool.imap_unordered(|x: u64| x * 2, 0..50) {
+    ///     println!("{}", result?);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[doc(alias = "as_completed")]
     pub fn imap_unordered<A, R, I>(
         &self,
