@@ -246,10 +246,10 @@ impl Dispatcher {
             // Once one was futile, those count that may be as well.
             let starting = state.workers.values().filter(|worker| !worker.ready).count() as u32;
             if self.tries.futile > 0 && self.tries.futile + starting >= FUTILE && !again {
-                if !alone && starting == 0 {
-                    self.tries.pause();
-                }
                 if !alone {
+                    if starting == 0 {
+                        self.tries.pause();
+                    }
                     return;
                 }
                 self.tries.told = state.waiting.is_empty() || !self.tries.told;
