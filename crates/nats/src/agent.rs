@@ -192,13 +192,17 @@ impl Agent {
     /// One for each worker, and where they are short so many more as run while others are got.
     fn most_chunks(&self) -> usize {
         const GETTING_OTHERS: Duration = Duration::from_millis(10);
-        const MORE: u128 = 16;
+        const SHORT: Duration = Duration::from_millis(100);
+        const MORE: usize = 16;
         let workers = self.pool.workers();
-        let more = self
-            .pace
-            .mean()
-            .map_or(0, |mean| GETTING_OTHERS.as_nanos() * workers as u128 / mean.as_nanos().max(1));
-        workers + more.min(MORE) as usize
+        let each = match self.pace.mean() {
+            Some(mean) if mean <= SHORT => {
+                GETTING_OTHERS.as_nanos().div_ceil(mean.as_nanos().max(1))
+            }
+            _ => 0,
+        };
+        let more = usize::try_from(each).unwrap_or(usize::MAX).saturating_mul(workers);
+        workers + more.min(MORE.max(workers))
     }
 
     /// Answers drivers that ask who is there.
