@@ -53,7 +53,7 @@ fn steps(report: &mut Report, counts: &mut Counts) -> Result<()> {
     step("instructions", &format!("cargo {line}"), &mut || cargo(line))?;
     step("demos", "cargo xtask demos", &mut demos::run_all)?;
     // In release mode, in which the demos have built most of what it needs.
-    let line = "test --release --package multiproc-bench";
+    let line = "test --package multiproc-bench --lib";
     step("report of the benchmarks", &format!("cargo {line}"), &mut || cargo(line))
 }
 
