@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::mem;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use multiproc_os::image::ENTRY_SIZE;
 use multiproc_wire::{Message, Series};
@@ -23,6 +26,8 @@ pub(crate) struct Job {
     pub(crate) batch: Arc<Batch>,
     /// How many workers have died of a task, for those of which any did.
     deaths: Mutex<BTreeMap<usize, u32>>,
+    /// How often tasks of it were taken back from a worker that had begun none of its assignment.
+    moves: AtomicU32,
 }
 
 /// Consecutive tasks of a job.
@@ -39,7 +44,22 @@ impl Job {
         first: usize,
         batch: Arc<Batch>,
     ) -> Self {
-        Job { entry, arguments, first, batch, deaths: Mutex::default() }
+        Job { entry, arguments, first, batch, deaths: Mutex::default(), moves: AtomicU32::new(0) }
+    }
+
+    /// Its tasks were taken back from a worker that had begun none of its assignment.
+    pub(crate) fn note_move(&self) {
+        self.moves.fetch_add(1, Relaxed);
+    }
+
+    /// For how long a worker may be about to begin an assignment before tasks are taken back from it:
+    /// longer each time, or large arguments would go to and fro between two workers that both take
+    /// longer to read them. `None` if it has not happened.
+    pub(crate) fn patience(&self) -> Option<Duration> {
+        const FIRST: Duration = Duration::from_millis(2);
+        const MOST: u32 = 9;
+        let moves = self.moves.load(Relaxed);
+        (moves > 0).then(|| FIRST * (1 << moves.min(MOST)))
     }
 
     /// Counts the death of a worker that ran the task. Gives how many there were.

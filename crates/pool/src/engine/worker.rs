@@ -165,8 +165,20 @@ impl Worker {
         const WORTH: Duration = Duration::from_micros(50);
         let left = self.unbegun();
         let Some(back) = self.assigned.back().filter(|_| self.half(left) > 0) else { return false };
+        if self.sending {
+            return false;
+        }
+        if let Some(patience) = self.job_to_begin().and_then(Job::patience) {
+            return back.age() > patience;
+        }
         let expected = back.work.job.batch.expected(left as usize);
         expected.is_some_and(|expected| expected >= WORTH) || back.age() > LATE
+    }
+
+    /// The job of an assignment of which it has begun no task yet.
+    fn job_to_begin(&self) -> Option<&Job> {
+        let front = self.assigned.front()?;
+        (self.board.claim().next <= front.first).then_some(&*front.work.job)
     }
 
     /// How many tasks to take back if so many are left: about half of them, and whole chunks, if the
@@ -259,6 +271,9 @@ impl Worker {
     pub(crate) fn take_half(&mut self) -> Vec<Work> {
         // What it begins meanwhile makes it fewer.
         let count = self.half(self.unbegun());
+        if let Some(job) = self.job_to_begin() {
+            job.note_move();
+        }
         self.take_back(|left| count.min(left))
     }
 
