@@ -105,16 +105,28 @@ impl Connection {
             leases,
         ];
         for config in streams {
-            let made = self.context.get_or_create_stream(config).await;
-            made.map_err(|error| error.to_string())?;
+            let name = config.name.clone();
+            if let Err(error) = self.context.get_or_create_stream(config).await
+                // Another may have made it meanwhile, with another lease.
+                && self.context.get_stream(name).await.is_err()
+            {
+                return Err(error.to_string());
+            }
         }
         let bucket = names.payloads();
         if self.context.get_object_store(&bucket).await.is_err() {
             let replicas = self.replicas;
-            let config =
-                Bucket { bucket, max_age: DAY, num_replicas: replicas, ..Bucket::default() };
-            let made = self.context.create_object_store(config).await;
-            made.map_err(|error| error.to_string())?;
+            let config = Bucket {
+                bucket: bucket.clone(),
+                max_age: DAY,
+                num_replicas: replicas,
+                ..Bucket::default()
+            };
+            if let Err(error) = self.context.create_object_store(config).await
+                && self.context.get_object_store(&bucket).await.is_err()
+            {
+                return Err(error.to_string());
+            }
         }
         Ok(())
     }

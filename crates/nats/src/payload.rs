@@ -3,10 +3,9 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use async_nats::jetstream::object_store::{GetErrorKind, ObjectMetadata, ObjectStore};
+use async_nats::jetstream::object_store::{InfoErrorKind, ObjectMetadata, ObjectStore};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
 use crate::connection::{Connection, Pause};
@@ -56,21 +55,29 @@ impl Connection {
     }
 
     /// `None` if there is no such object.
+    ///
+    /// It asks for one piece after the other: the consumer that the client's own reader makes of the store
+    /// was silent for seconds now and then.
     async fn try_get(&self, name: &str) -> Result<Option<Vec<u8>>, String> {
-        let mut object = match self.store().await?.get(name).await {
-            Ok(object) => object,
-            Err(error) if error.kind() == GetErrorKind::NotFound => return Ok(None),
+        let info = match self.store().await?.info(name).await {
+            Ok(info) if info.deleted => return Ok(None),
+            Ok(info) => info,
+            Err(error) if error.kind() == InfoErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error.to_string()),
         };
-        let mut bytes = Vec::with_capacity(object.info.size.min(1 << 30));
-        loop {
-            let read = timeout(PATIENCE, object.read_buf(&mut bytes)).await;
-            match read.map_err(|_| "nothing has come for too long")? {
-                Ok(0) => return Ok(Some(bytes)),
-                Ok(_) => {}
-                Err(error) => return Err(error.to_string()),
-            }
+        let stream = self.stream(format!("OBJ_{}", info.bucket)).await?;
+        let subject = format!("$O.{}.C.{}", info.bucket, info.nuid);
+        let mut bytes = Vec::with_capacity(info.size.min(1 << 30));
+        let mut after = 0;
+        for _ in 0..info.chunks {
+            let piece = stream.direct_get_next_for_subject(&*subject, Some(after + 1));
+            let piece = timeout(PATIENCE, piece).await;
+            let piece = piece.map_err(|_| "nothing has come for too long")?;
+            let piece = piece.map_err(|error| error.to_string())?;
+            after = piece.sequence;
+            bytes.extend_from_slice(&piece.payload);
         }
+        Ok(Some(bytes))
     }
 
     /// Removes an object. If it cannot be, the store does it after a day.

@@ -128,7 +128,8 @@ fn forged_and_altered_jobs_are_refused() {
     // What a job looks like to who listens.
     let (subject, job, later) = server.ask(async |context| {
         let mut heard = context.client().subscribe("test.tasks.>").await.unwrap();
-        context.client().flush().await.unwrap();
+        // The server answers in order: it has the subscription by then.
+        context.get_stream("test-tasks").await.unwrap();
         let later = pool.apply_async(say, (log.clone(), 1)).unwrap();
         let message = heard.next().await.unwrap();
         (message.subject, message.payload.to_vec(), later)
@@ -172,7 +173,8 @@ fn a_result_cannot_be_forged() {
     let pool = server.connect();
     let subject = server.ask(async |context| {
         let mut heard = context.client().subscribe("test.tasks.>").await.unwrap();
-        context.client().flush().await.unwrap();
+        // The server answers in order: it has the subscription by then.
+        context.get_stream("test-tasks").await.unwrap();
         let _later = pool.apply_async(square, 2).unwrap();
         heard.next().await.unwrap().subject
     });
