@@ -6,7 +6,7 @@ mod common;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::Write;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{eventually, gate, log, note, pass, say, task_that_waits, watchdog};
 use multiproc_pool::Pool;
@@ -45,7 +45,10 @@ impl<'de> Deserialize<'de> for Slow {
         let path = String::deserialize(deserializer)?;
         let mut file = File::options().append(true).open(&path).unwrap();
         file.write_all(b"r").unwrap();
-        std::thread::sleep(Duration::from_millis(20));
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(20) {
+            std::hint::spin_loop();
+        }
         Ok(Slow(path))
     }
 }
