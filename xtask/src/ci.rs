@@ -40,7 +40,7 @@ fn steps(report: &mut Report, counts: &mut Counts) -> Result<()> {
     })?;
     // One at a time, so that none leans on a feature that a sibling switched on.
     for name in crates()? {
-        let line = format!("build --package {name}");
+        let line = format!("check --package {name}");
         step(&format!("{name} alone"), &format!("cargo {line}"), &mut || cargo(&line))?;
     }
     step("tests", "cargo xtask test", &mut || {
@@ -52,7 +52,6 @@ fn steps(report: &mut Report, counts: &mut Counts) -> Result<()> {
     let line = "run --release --package multiproc-tests --example instructions";
     step("instructions", &format!("cargo {line}"), &mut || cargo(line))?;
     step("demos", "cargo xtask demos", &mut demos::run_all)?;
-    // In release mode, in which the demos have built most of what it needs.
     let line = "test --package multiproc-bench --lib";
     step("report of the benchmarks", &format!("cargo {line}"), &mut || cargo(line))
 }
