@@ -15,5 +15,7 @@ pub use endpoint::Endpoint;
 pub use error::Error;
 pub use fd::{Fd, SharedFd, UniqueFd};
 pub use frame::{Body, INLINE_MAX};
-pub use message::{Message, Moved, Reader, Rejected, Series, decode, encode, encode_move};
+pub use message::{
+    Message, Moved, Reader, Rejected, Series, decode, encode, encode_move, framed_len,
+};
 pub use table::fail;

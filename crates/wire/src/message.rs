@@ -12,8 +12,10 @@ use crate::explain;
 use crate::fd::Descriptor;
 use crate::table::{Attached, Building, Reading};
 
+mod framed;
 mod series;
 
+pub use framed::framed_len;
 pub use series::Series;
 
 /// One value, or several one after the other, encoded together with the descriptors in them.
@@ -235,24 +237,17 @@ impl Message {
     /// ```
     pub fn push_framed<T: Serialize>(&mut self, value: T) -> Result<(), Error> {
         let (start, fds) = (self.bytes.len(), self.fds.len());
-        self.bytes.extend_from_slice(&[0; FRAME]);
-        let framed = self.push_move(value).and_then(|()| self.frame(start));
-        if framed.is_err() {
-            self.cut_back(start, fds);
-        }
-        framed
-    }
-
-    /// Writes the length of the value behind the frame that starts there.
-    #[inline]
-    fn frame(&mut self, start: usize) -> Result<(), Error> {
-        let len = self.bytes.len() - start - FRAME;
-        match (u32::try_from(len), self.bytes[start..].first_chunk_mut()) {
-            (Ok(len), Some(frame)) => {
-                *frame = len.to_le_bytes();
-                Ok(())
+        self.bytes.push(0);
+        let pushed = self.push_move(value);
+        let end = self.bytes.len();
+        let framed =
+            pushed.and_then(|()| framed::write(&mut self.bytes, start, framed::SHORT, end));
+        match framed {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                self.cut_back(start, fds);
+                Err(error)
             }
-            _ => Err(Error::corrupt("one value of 4 GiB or more among several")),
         }
     }
 
@@ -431,9 +426,6 @@ impl Message {
         Ok(())
     }
 }
-
-/// The length before a framed value, little-endian.
-const FRAME: usize = 4;
 
 /// A message that took its value along.
 ///
@@ -692,11 +684,7 @@ impl<'a> Reader<'a> {
     /// ```
     #[inline]
     pub fn next_framed(&mut self) -> Result<&'a [u8], Error> {
-        let parts = self
-            .bytes
-            .split_first_chunk::<FRAME>()
-            .and_then(|(len, rest)| rest.split_at_checked(u32::from_le_bytes(*len) as usize));
-        let (value, rest) = parts.ok_or_else(cut_short)?;
+        let (value, rest) = framed::split(self.bytes).ok_or_else(cut_short)?;
         self.bytes = rest;
         Ok(value)
     }

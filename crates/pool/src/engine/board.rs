@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU64, fence};
 
 use multiproc_shm::Shared;
-use multiproc_wire::Message;
+use multiproc_wire::{Message, framed_len};
 use serde::{Deserialize, Serialize};
 use zerocopy::{FromBytes, IntoBytes, KnownLayout};
 
@@ -130,8 +130,7 @@ impl Board {
         for _ in 0..count {
             // Each begins with its length, and is filled up to whole words.
             let head = rest.next()?;
-            let len = u32::from_le_bytes(*head.first_chunk()?) as usize + size_of::<u32>();
-            let end = bytes.len() + len;
+            let end = bytes.len() + framed_len(&head)?;
             bytes.extend(head);
             while bytes.len() < end {
                 bytes.extend(rest.next()?);

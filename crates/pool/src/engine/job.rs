@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use multiproc_os::image::ENTRY_SIZE;
-use multiproc_wire::{Message, Series};
+use multiproc_wire::{Message, Series, framed_len};
 use serde::Serialize;
 
 use super::batch::{Batch, Content, Part};
@@ -122,8 +122,9 @@ pub(crate) struct Jobs<'a> {
     done: Vec<Work>,
     /// Arguments that go into one job.
     open: Series,
-    /// Where each of them ends.
-    ends: Vec<usize>,
+    /// How many they are, and where some of them begin.
+    count: usize,
+    marks: Vec<usize>,
     /// The number of the first of them.
     first: usize,
 }
@@ -131,19 +132,26 @@ pub(crate) struct Jobs<'a> {
 impl<'a> Jobs<'a> {
     /// Starts with no task; the first will have this number.
     pub(crate) fn new(entry: [u8; ENTRY_SIZE], batch: &'a Arc<Batch>, first: usize) -> Self {
-        Jobs { entry, batch, done: Vec::new(), open: Series::new(), ends: Vec::new(), first }
+        let (done, open, marks) = (Vec::new(), Series::new(), Vec::new());
+        Jobs { entry, batch, done, open, count: 0, marks, first }
     }
 
     /// Adds a task. If its argument fails, or panics, those before it stay.
     #[inline]
     pub(crate) fn push<A: Serialize>(&mut self, argument: A) -> Result<(), Error> {
+        let start = self.open.bytes().len();
         if let Err(source) = self.open.push(argument) {
-            return Err(Kind::Argument { index: self.first + self.ends.len(), source }.into());
+            return Err(Kind::Argument { index: self.first + self.count, source }.into());
         }
-        self.ends.push(self.open.bytes().len());
         if self.open.has_fds() {
-            self.close_alone();
-        } else if self.ends.len() >= Self::LONGEST {
+            self.close_alone(start);
+            return Ok(());
+        }
+        if self.count.is_multiple_of(Arguments::STRIDE) {
+            self.marks.push(start);
+        }
+        self.count += 1;
+        if self.count >= Self::LONGEST {
             self.close();
         }
         Ok(())
@@ -161,20 +169,19 @@ impl<'a> Jobs<'a> {
     /// Makes a job of what is open.
     fn close(&mut self) {
         let message = mem::take(&mut self.open).into_message();
-        let arguments = Arguments { message, ends: mem::take(&mut self.ends) };
-        self.close_with(arguments);
+        let (count, marks) = (mem::take(&mut self.count), mem::take(&mut self.marks));
+        self.close_with(Arguments { message, count, marks });
     }
 
-    /// Makes a job of the last task, which has handles, so that they go to its worker only. Those that
-    /// came before it have none.
+    /// Makes a job of the last task, which starts there and has handles, so that they go to its worker
+    /// only. Those that came before it have none.
     #[cold]
-    fn close_alone(&mut self) {
-        self.ends.pop();
-        let mut message = self.open.split_off(self.ends.last().copied().unwrap_or(0));
+    fn close_alone(&mut self, start: usize) {
+        let mut message = self.open.split_off(start);
         self.close();
         // It is kept until the task is done, and must not keep the task's memory mapped.
         message.let_go();
-        self.close_with(Arguments { ends: vec![message.bytes().len()], message });
+        self.close_with(Arguments { message, count: 1, marks: vec![0] });
     }
 
     fn close_with(&mut self, arguments: Arguments) {
@@ -191,13 +198,16 @@ impl<'a> Jobs<'a> {
 #[derive(Debug)]
 pub(crate) struct Arguments {
     message: Message,
-    /// Where each ends.
-    ends: Vec<usize>,
+    count: usize,
+    /// Where each one of so many begins: more would be more to write and to keep than the arguments.
+    marks: Vec<usize>,
 }
 
 impl Arguments {
+    const STRIDE: usize = 8;
+
     pub(crate) fn len(&self) -> usize {
-        self.ends.len()
+        self.count
     }
 
     pub(crate) fn has_fds(&self) -> bool {
@@ -205,11 +215,85 @@ impl Arguments {
     }
 
     pub(crate) fn bytes(&self, tasks: &Range<usize>) -> &[u8] {
-        let end = |task: usize| task.checked_sub(1).map_or(0, |before| self.ends[before]);
-        &self.message.bytes()[end(tasks.start)..end(tasks.end)]
+        let start = self.place(tasks.start);
+        let end = match tasks.len() {
+            few @ ..Self::STRIDE => self.skip(start, few),
+            _ => self.place(tasks.end),
+        };
+        &self.message.bytes()[start..end]
+    }
+
+    /// How many of the tasks, at least one, have arguments that are no longer than this together.
+    pub(crate) fn fitting(&self, tasks: &Range<usize>, most: usize) -> usize {
+        let end = self.place(tasks.start) + most;
+        if self.message.bytes().len() <= end {
+            return tasks.len();
+        }
+        let mark = self.marks.partition_point(|mark| *mark <= end).saturating_sub(1);
+        (mark * Self::STRIDE).saturating_sub(tasks.start).clamp(1, tasks.len().max(1))
+    }
+
+    /// Where the task begins, or where those before it end.
+    fn place(&self, task: usize) -> usize {
+        match self.marks.get(task / Self::STRIDE) {
+            Some(mark) => self.skip(*mark, task % Self::STRIDE),
+            None => self.message.bytes().len(),
+        }
+    }
+
+    /// Where so many more begin behind the one that begins there.
+    fn skip(&self, place: usize, tasks: usize) -> usize {
+        let bytes = self.message.bytes();
+        let next = |place: usize, _| place + framed_len(&bytes[place..]).unwrap_or(0);
+        (0..tasks).fold(place, next)
     }
 
     pub(crate) fn fds(&self) -> Vec<BorrowedFd<'_>> {
         self.message.fds()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_of_any_tasks_are_found() {
+        for count in [1, 7, 8, 9, 16, 100] {
+            let batch = Arc::default();
+            let mut jobs = Jobs::new([0; ENTRY_SIZE], &batch, 0);
+            let value = |task: usize| "x".repeat(task * 37 % 400);
+            (0..count).for_each(|task| jobs.push(value(task)).unwrap());
+            let (works, end) = jobs.finish();
+            let arguments = &works[0].job.arguments;
+            assert_eq!((works.len(), end, arguments.len()), (1, count, count));
+            for (start, end) in (0..=count).flat_map(|end| (0..=end).map(move |start| (start, end)))
+            {
+                let message = Message::from_bytes(arguments.bytes(&(start..end)).to_vec());
+                let mut reader = message.reader();
+                for task in start..end {
+                    assert_eq!(reader.read_framed::<String>().unwrap(), value(task));
+                }
+                reader.finish().unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn no_more_arguments_are_said_to_fit_than_do() {
+        let batch = Arc::default();
+        let mut jobs = Jobs::new([0; ENTRY_SIZE], &batch, 0);
+        (0..1000u32).for_each(|task| jobs.push(task).unwrap());
+        let (works, _) = jobs.finish();
+        let arguments = &works[0].job.arguments;
+        for (start, end, most) in [(0, 1000, 100), (3, 1000, 100), (3, 10, 3000), (990, 1000, 1)] {
+            let tasks = start..end;
+            let fitting = arguments.fitting(&tasks, most);
+            assert!((1..=tasks.len()).contains(&fitting));
+            let len = arguments.bytes(&(start..start + fitting)).len();
+            assert!(fitting == 1 || len <= most, "{len} of {most}");
+        }
+        assert_eq!(arguments.fitting(&(0..1000), 10_000), 1000);
+        assert!(arguments.fitting(&(0..1000), 1000) > 200);
     }
 }

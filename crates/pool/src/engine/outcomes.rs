@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use multiproc_wire::Message;
+use multiproc_wire::{Message, framed_len};
 
 /// Framed outcomes of tasks, from the one with a number on.
 pub(crate) struct Outcomes {
@@ -48,7 +48,8 @@ impl Outcomes {
 
     fn pass(&mut self, count: u32) {
         for _ in 0..count {
-            match framed_len(&self.message.bytes()[self.at..]) {
+            let rest = &self.message.bytes()[self.at..];
+            match framed_len(rest).filter(|len| *len <= rest.len()) {
                 Some(len) => self.at += len,
                 // It is from no worker of ours.
                 None => self.count = 0,
@@ -57,12 +58,6 @@ impl Outcomes {
         self.first += count;
         self.count = self.count.saturating_sub(count);
     }
-}
-
-/// How long the framed value is that these bytes start with. `None` if they are cut short.
-fn framed_len(bytes: &[u8]) -> Option<usize> {
-    let len = u32::from_le_bytes(*bytes.first_chunk()?) as usize + size_of::<u32>();
-    (len <= bytes.len()).then_some(len)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use postcard::ser_flavors::Flavor;
 use serde::Serialize;
 
-use super::{FRAME, Message};
+use super::{Message, framed};
 use crate::error::Error;
 use crate::explain;
 use crate::table::Building;
@@ -36,6 +36,8 @@ pub struct Series {
     len: usize,
     /// How many descriptors do.
     fds: usize,
+    /// The last value was long, so that the next has room for a wide frame from the start.
+    long: bool,
 }
 
 impl Series {
@@ -54,15 +56,16 @@ impl Series {
     #[inline]
     pub fn push<T: Serialize>(&mut self, value: T) -> Result<(), Error> {
         let start = self.len;
+        let frame = if self.long { framed::WIDE } else { framed::SHORT };
         let Message { bytes, fds } = &mut self.message;
         if fds.len() > self.fds {
             fds.truncate(self.fds);
         }
-        if bytes.len() - start < FRAME {
-            widen(bytes, FRAME);
+        if bytes.len() - start < frame {
+            widen(bytes, frame);
         }
         let building = Building::begin(fds);
-        let mut serializer = postcard::Serializer { output: Room { bytes, at: start + FRAME } };
+        let mut serializer = postcard::Serializer { output: Room { bytes, at: start + frame } };
         let result = value.serialize(&mut serializer);
         let end = serializer.output.at;
         building.end();
@@ -73,12 +76,9 @@ impl Series {
         if !self.message.fds.is_empty() {
             self.message.check_released_from::<T>(self.fds)?;
         }
-        match (u32::try_from(end - start - FRAME), self.message.bytes[start..].first_chunk_mut()) {
-            (Ok(len), Some(frame)) => *frame = len.to_le_bytes(),
-            _ => return Err(Error::corrupt("one value of 4 GiB or more among several")),
-        }
-        self.len = end;
+        self.len = framed::write(&mut self.message.bytes, start, frame, end)?;
         self.fds = self.message.fds.len();
+        self.long = end - start - frame > framed::LONGEST_SHORT;
         Ok(())
     }
 
