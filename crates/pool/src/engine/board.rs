@@ -6,12 +6,12 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU64, fence};
 
 use multiproc_shm::Shared;
-use multiproc_wire::{Message, framed_len};
+use multiproc_wire::{INLINE_MAX, Message, framed_len};
 use serde::{Deserialize, Serialize};
 use zerocopy::{FromBytes, IntoBytes, KnownLayout};
 
-/// The size of the outbox. When it is full, the worker sends what it has.
-const WORDS: usize = 4 << 10;
+/// The size of the outbox: as much as one packet holds. When it is full, the worker sends what it has.
+const WORDS: usize = (INLINE_MAX - (4 << 10)) / size_of::<u64>();
 
 /// The length of a result that is worth no word at a time.
 const SHORT: usize = 32;

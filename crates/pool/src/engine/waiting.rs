@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use multiproc_wire::INLINE_MAX;
+
 use super::batch::Batch;
 use super::job::Work;
 use crate::error::{TaskError, TaskKind};
@@ -13,6 +15,11 @@ pub(crate) struct Waiting {
     /// How many tasks there are.
     tasks: usize,
 }
+
+/// How many bytes of arguments a message has at most, if so many tasks fit into it: it goes in one packet
+/// then, and is copied while it is in the processor's cache.
+const PACKET: usize = INLINE_MAX - (1 << 10);
+const MANY: usize = 16;
 
 impl Waiting {
     pub(crate) fn is_empty(&self) -> bool {
@@ -54,7 +61,9 @@ impl Waiting {
     pub(crate) fn take(&mut self, workers: usize, most: usize) -> Vec<Work> {
         let mut taken: Vec<Work> = Vec::new();
         let mut room = most;
+        let mut bytes = PACKET;
         while room > 0
+            && bytes > 0
             && let Some(next) = self.next()
         {
             let batch = &next.job.batch;
@@ -68,9 +77,15 @@ impl Waiting {
             if size.min(next.tasks.len()) > room && !taken.is_empty() {
                 break;
             }
-            let count = if batch.options.chunk_size.is_some() { size.min(most) } else { room };
+            let arguments = &next.job.arguments;
+            let count = match arguments.fitting(&next.tasks, bytes) {
+                _ if batch.options.chunk_size.is_some() => size.min(most),
+                few @ ..MANY if few < next.tasks.len() => room,
+                fitting => room.min(fitting),
+            };
             let Some(work) = self.take_first(count) else { break };
             room = room.saturating_sub(work.tasks.len());
+            bytes = bytes.saturating_sub(arguments.bytes(&work.tasks).len());
             taken.push(work);
         }
         taken
