@@ -192,6 +192,19 @@ fn progress_only_grows_and_ends_with_all() {
 }
 
 #[test]
+fn a_bar_shows_how_far_a_map_has_come_whatever_comes_of_its_tasks() {
+    watchdog();
+    let pool = Pool::builder().workers(2).build().unwrap();
+    for chunk in [1, 7, 100] {
+        let bar = indicatif::ProgressBar::hidden();
+        let pool = pool.with_chunk_size(chunk).with_progress_bar(bar.clone());
+        let outcomes = pool.try_map(|x: u32| assert!(x != 3), 0..50).unwrap();
+        assert_eq!(outcomes.iter().filter(|outcome| outcome.is_err()).count(), 1);
+        assert_eq!((bar.position(), bar.length()), (50, Some(50)));
+    }
+}
+
+#[test]
 fn statistics_count_each_task_once_and_print_a_table() {
     watchdog();
     let pool = Pool::builder().workers(2).max_tasks_per_child(40).build().unwrap();
