@@ -107,10 +107,15 @@ fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     Some(line.split_once(':')?.1.trim())
 }
 
-/// The version of a package in `Cargo.lock`.
+/// The version of a package in `Cargo.lock`; of several, the one that the benchmarks use.
 fn locked<'a>(lock: &'a str, name: &str) -> Option<&'a str> {
-    let (_, package) = lock.split_once(&format!("name = \"{name}\"\nversion = \""))?;
-    package.split('"').next()
+    let (_, ours) = lock.split_once("name = \"multiproc-bench\"\n")?;
+    let (ours, _) = ours.split_once("\n]")?;
+    let exact = ours.split('"').find_map(|word| word.strip_prefix(name)?.strip_prefix(' '));
+    exact.or_else(|| {
+        let (_, package) = lock.split_once(&format!("name = \"{name}\"\nversion = \""))?;
+        package.split('"').next()
+    })
 }
 
 fn output(command: &mut Command) -> Option<String> {
@@ -126,8 +131,16 @@ mod tests {
     fn fields_and_versions_are_found() {
         assert_eq!(field("a\t: 1\nmodel name\t: X 2: Y\n", "model name"), Some("X 2: Y"));
         assert_eq!(field("", "model name"), None);
-        let lock = "[[package]]\nname = \"rayon\"\nversion = \"1.2.3\"\n";
-        assert_eq!(locked(lock, "rayon"), Some("1.2.3"));
-        assert_eq!(locked(lock, "ray"), None);
+        let package = |name: &str, version: &str, others: &str| {
+            let name = format!("[[package]]\nname = \"{name}\"\nversion = \"{version}\"\n");
+            format!("{name}dependencies = [\n{others}]\n")
+        };
+        let lock = package("ipc", "1.1.0", "")
+            + &package("ipc", "1.2.0", "")
+            + &package("multiproc-bench", "0.1.0", " \"ipc 1.2.0\",\n \"rayon\",\n")
+            + &package("rayon", "1.2.3", "");
+        assert_eq!(locked(&lock, "rayon"), Some("1.2.3"));
+        assert_eq!(locked(&lock, "ipc"), Some("1.2.0"));
+        assert_eq!(locked(&lock, "ray"), None);
     }
 }
