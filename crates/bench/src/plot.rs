@@ -6,7 +6,7 @@ use anyhow::{Context, Result, anyhow};
 use plotters::backend::{BitMapBackend, DrawingBackend, SVGBackend};
 use plotters::coord::Shift;
 use plotters::drawing::{DrawingArea, IntoDrawingArea};
-use plotters::element::{Circle, PathElement, Polygon, Text};
+use plotters::element::{Circle, PathElement, Polygon, Rectangle, Text};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{
     Color, FontStyle, FontTransform, IntoFont, RGBColor, ShapeStyle, TextStyle, register_font,
@@ -40,9 +40,9 @@ pub fn overview(blocks: &[Block<'_>], caption: &str, path: &Path) -> Result<()> 
     save(&Overview { blocks, caption }, path)
 }
 
-/// All contenders of these measures: a line each.
-pub fn contenders(blocks: &[Block<'_>], caption: &str, path: &Path) -> Result<()> {
-    save(&Contenders { blocks, caption }, path)
+/// All contenders of these measures of an area: a line each.
+pub fn contenders(area: &str, blocks: &[Block<'_>], caption: &str, path: &Path) -> Result<()> {
+    save(&Contenders { area, blocks, caption }, path)
 }
 
 /// Times by what they depend on: a curve for each contender.
@@ -100,23 +100,26 @@ impl Picture for Overview<'_> {
         };
         let ratios = self.blocks.iter().flat_map(best).map(|(_, spread)| spread.median);
         let axis = Axis::around(ratios.chain([1.0]), left, right);
-        axis.grid(canvas, top, top + lines * LINE, &ratio)?;
+        axis.grid(canvas, top, top + lines * LINE)?;
         for (index, block) in self.blocks.iter().enumerate() {
             let y = top + (index as f64 + 0.5) * LINE;
             canvas.text(&block.title(), left - 12.0, y, HPos::Right)?;
             canvas.line(&[(left, y), (right, y)], GRID, 1.0)?;
-            for (kind, spread) in best(block) {
-                canvas.mark(kind, axis.at(spread.median), y)?;
-            }
         }
         let one = axis.at(1.0);
         canvas.line(&[(one, top - 6.0), (one, top + lines * LINE)], BLACK, 2.0)?;
         canvas.text("multiproc", one, top - 14.0, HPos::Center)?;
+        for (index, block) in self.blocks.iter().enumerate() {
+            for (kind, spread) in best(block) {
+                canvas.mark(kind, axis.at(spread.median), top + (index as f64 + 0.5) * LINE)?;
+            }
+        }
         canvas.small(self.caption, MARGIN, top + (lines + 2.0) * LINE)
     }
 }
 
 struct Contenders<'a> {
+    area: &'a str,
     blocks: &'a [Block<'a>],
     caption: &'a str,
 }
@@ -142,13 +145,14 @@ impl Picture for Contenders<'_> {
         let axis = Axis::around(ends.chain([1.0]), left, right);
         let top = MARGIN + 2.5 * LINE;
         let bottom = self.height() - MARGIN - 2.5 * LINE;
-        canvas.bold("As a multiple of ours, with the spread of the rounds", MARGIN, MARGIN)?;
-        axis.grid(canvas, top, bottom, &ratio)?;
+        let title = format!("{}: as a multiple of ours, with the spread of the rounds", self.area);
+        canvas.bold(&title, MARGIN, MARGIN)?;
+        axis.grid(canvas, top, bottom)?;
         canvas.line(&[(axis.at(1.0), top), (axis.at(1.0), bottom)], BLACK, 2.0)?;
         let mut y = top + LINE / 2.0;
         for block in self.blocks {
             y += 0.35 * LINE;
-            canvas.bold(&format!("{}, one {}", block.title(), block.form().unit), MARGIN, y)?;
+            canvas.heading(&format!("{}, one {}", block.what(), block.form().unit), MARGIN, y)?;
             y += LINE;
             for row in &block.rows {
                 let Some(spread) = block.ratio_of(row) else { continue };
@@ -295,20 +299,17 @@ impl Axis {
             .collect()
     }
 
-    fn grid<DB: DrawingBackend>(
-        &self,
-        canvas: &Canvas<DB>,
-        top: f64,
-        bottom: f64,
-        label: &dyn Fn(f64) -> String,
-    ) -> Result<()>
+    /// Lines at round ratios.
+    fn grid<DB: DrawingBackend>(&self, canvas: &Canvas<DB>, top: f64, bottom: f64) -> Result<()>
     where
         DB::ErrorType: 'static,
     {
         for tick in self.ticks() {
             let x = self.at(tick);
             canvas.line(&[(x, top), (x, bottom)], GRID, 1.0)?;
-            canvas.text(&label(tick), x, bottom + 14.0, HPos::Center)?;
+            let label = format!("{tick:.4}");
+            let label = label.trim_end_matches('0').trim_end_matches('.');
+            canvas.text(&format!("{label}×"), x, bottom + 14.0, HPos::Center)?;
         }
         Ok(())
     }
@@ -363,6 +364,16 @@ where
 
     fn bold(&self, text: &str, x: f64, y: f64) -> Result<()> {
         self.write(text, (x, y), HPos::Left, FONT, (FontStyle::Bold, BLACK))
+    }
+
+    /// In bold, on nothing else: lines end before it.
+    fn heading(&self, text: &str, x: f64, y: f64) -> Result<()> {
+        // Bold is wider than what is measured.
+        let (right, half) = (x + 1.2 * self.width(text), LINE / 2.0);
+        let corners = [self.pixel((x, y - half)), self.pixel((right, y + half))];
+        let white = ShapeStyle::from(&RGBColor(255, 255, 255)).filled();
+        self.area.draw(&Rectangle::new(corners, white))?;
+        self.bold(text, x, y)
     }
 
     fn small(&self, text: &str, x: f64, y: f64) -> Result<()> {

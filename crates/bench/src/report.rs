@@ -36,10 +36,14 @@ impl<'a> Block<'a> {
     }
 
     /// Says what was done, and where.
+    pub fn what(&self) -> String {
+        let Row { measure, place, .. } = self.form();
+        if place.is_empty() { measure.clone() } else { format!("{measure}, {place}") }
+    }
+
+    /// The same with the area.
     pub fn title(&self) -> String {
-        let Row { area, measure, place, .. } = self.form();
-        let place = if place.is_empty() { String::new() } else { format!(", {place}") };
-        format!("{area}: {measure}{place}")
+        format!("{}: {}", self.form().area, self.what())
     }
 
     /// The one of ours that the others are compared with.
@@ -94,7 +98,7 @@ impl Report {
         let areas = areas(&blocks);
         for area in &areas {
             let blocks: Vec<_> = blocks_of(&blocks, area);
-            plot::contenders(&blocks, &caption, &dir.join(area))?;
+            plot::contenders(area, &blocks, &caption, &dir.join(area))?;
         }
         let curves = curves(&blocks);
         for (file, title, points) in &curves {
@@ -135,14 +139,17 @@ impl Report {
     pub fn front_page(&self, plot: &str) -> Result<String> {
         let lines = self.machine.lines();
         let quick = if self.quick { " --quick" } else { "" };
-        let blocks = headline(&self.blocks());
+        let blocks = self.blocks();
         Ok(format!(
-            "![{RATIOS}]({plot})\n\n{RATIOS} <sub>{}; {}; {}. To repeat it: `cargo xtask \
-             bench{quick}`.</sub>\n\n{}",
+            "![{RATIOS}]({plot})\n\n{RATIOS} To repeat it: `cargo xtask bench{quick}`.\n\n\
+             <sub>Measured on {}; {}; with {}.</sub>\n\n{}\n\
+             <details><summary>Where others are faster, in all that was measured</summary>\n\n{}\n\
+             </details>\n",
             lines[0],
             lines[1],
             lines[2],
-            summary(&blocks)?
+            summary(&headline(&blocks))?,
+            losses(&blocks)?
         ))
     }
 
