@@ -1,6 +1,7 @@
 //! Locks that several processes want at once, and wake-ups between two processes, beside their peers.
 #![allow(missing_docs)]
 
+use std::sync::Barrier;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::thread;
@@ -32,7 +33,8 @@ fn main() {
 
 /// So many processes (or threads, for those that are for threads) take a lock for a short section.
 fn contended(place: &str, cores: [usize; 2], parties: usize) {
-    let turns = units(200_000);
+    let all = units(3_200_000);
+    let turns = all / parties as u64;
     let page = Page::new();
     let lock = Lock::new().unwrap();
     let rlock = RLock::new().unwrap();
@@ -50,10 +52,9 @@ fn contended(place: &str, cores: [usize; 2], parties: usize) {
     let counted = |cost: &dyn Fn() -> Cost| {
         counter.store(0, Relaxed);
         let cost = cost();
-        assert_eq!(counter.load(Relaxed), turns * parties as u64);
+        assert_eq!(counter.load(Relaxed), all);
         cost
     };
-    let all = turns * parties as u64;
     let in_processes = |turn: &dyn Fn()| {
         let act = || (0..turns).for_each(|_| turn());
         let roles: Vec<Role<'_>> =
@@ -61,11 +62,13 @@ fn contended(place: &str, cores: [usize; 2], parties: usize) {
         together(&roles, all)
     };
     let in_threads = |turn: &(dyn Fn() + Sync)| {
+        let ready = &Barrier::new(parties);
         let act = || {
             thread::scope(|scope| {
                 for index in 0..parties {
                     scope.spawn(move || {
                         pin(cores[index % 2]);
+                        ready.wait();
                         (0..turns).for_each(|_| turn());
                     });
                 }
@@ -123,7 +126,7 @@ fn contended(place: &str, cores: [usize; 2], parties: usize) {
 
 /// A turn goes to and fro between two processes.
 fn handoff(place: &str, cores: [usize; 2]) {
-    let turns = units(5000);
+    let turns = units(40_000);
     let page = Page::new();
     let semaphores = [Semaphore::new(0).unwrap(), Semaphore::new(0).unwrap()];
     let events = [Event::new().unwrap(), Event::new().unwrap()];

@@ -30,7 +30,7 @@ fn main() {
 }
 
 fn started(place: &str, cores: [usize; 2]) {
-    let many = units(200);
+    let many = units(400);
     let repeat = |times: u64, act: &dyn Fn()| here(times, || (0..times).for_each(|_| act()));
     let ours = |method: StartMethod| {
         let act = || {
@@ -66,8 +66,8 @@ fn started(place: &str, cores: [usize; 2]) {
             let act = || assert_eq!(std::thread::spawn(|| 1 + 1).join().unwrap(), 2);
             in_another(many * 5, &act)
         })
-        .python("Python, fork", script, &["fork"], many / 4)
-        .python("Python, fork server", script, &["forkserver"], many / 8)
+        .python("Python, fork", script, &["fork"], many / 8)
+        .python("Python, fork server", script, &["forkserver"], many / 16)
         .python("Python, spawn", script, &["spawn"], 3)
         .run();
 }
