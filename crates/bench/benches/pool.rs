@@ -94,7 +94,7 @@ fn chunks() {
 }
 
 fn single() {
-    let many = units(20_000);
+    let many = units(80_000);
     let pool = pool();
     let peer = procspawn::Pool::new(WORKERS).unwrap();
     Measure::of(AREA, "tasks handed in one by one", "task")
@@ -126,10 +126,10 @@ fn single() {
             // What its workers use is not known.
             Cost { cpu: f64::NAN, ..cost }
         })
-        .python("Python's Pool", PYTHON, &["Standard", "submit"], many / 10)
-        .python("Python's ProcessPoolExecutor", PYTHON, &["Executor", "submit"], many / 10)
-        .python("loky", LOKY, &["Loky", "submit"], many / 20)
-        .python("mpire", MPIRE, &["Mpire", "submit"], many / 20)
+        .python("Python's Pool", PYTHON, &["Standard", "submit"], many / 40)
+        .python("Python's ProcessPoolExecutor", PYTHON, &["Executor", "submit"], many / 40)
+        .python("loky", LOKY, &["Loky", "submit"], many / 80)
+        .python("mpire", MPIRE, &["Mpire", "submit"], many / 80)
         .run();
     peer.shutdown();
 }
@@ -263,23 +263,19 @@ fn latency(place: &str, cores: [usize; 2]) {
 
 /// What an idle worker has for itself once it has run some tasks.
 fn memory() {
-    let each = |bytes: &[u64]| Cost::of_memory(bytes.iter().sum::<u64>() / bytes.len() as u64);
-    let python = |script: Script, pool: &str| {
-        let numbers = script.numbers(&[pool.to_string(), "memory".to_string()], 1);
-        each(&numbers.into_iter().map(|bytes| bytes as u64).collect::<Vec<_>>())
-    };
     Measure::of(AREA, "memory of a worker alone", "worker")
         .headline()
         .of_memory()
         .ours("Pool", || {
             let pool = pool();
             pool.map(square, 0..1000).unwrap();
-            each(&pool.worker_pids().into_iter().map(private_memory).collect::<Vec<_>>())
+            let workers = pool.worker_pids();
+            Cost::of_memory(&workers.into_iter().map(private_memory).collect::<Vec<_>>())
         })
-        .with_python(PYTHON, "Python's Pool, fork", || python(PYTHON, "Standard"))
-        .with_python(PYTHON, "Python's Pool, spawn", || python(PYTHON, "Spawned"))
-        .with_python(PYTHON, "Python's ProcessPoolExecutor", || python(PYTHON, "Executor"))
-        .with_python(LOKY, "loky", || python(LOKY, "Loky"))
-        .with_python(MPIRE, "mpire", || python(MPIRE, "Mpire"))
+        .python("Python's Pool, fork", PYTHON, &["Standard", "memory"], 1)
+        .python("Python's Pool, spawn", PYTHON, &["Spawned", "memory"], 1)
+        .python("Python's ProcessPoolExecutor", PYTHON, &["Executor", "memory"], 1)
+        .python("loky", LOKY, &["Loky", "memory"], 1)
+        .python("mpire", MPIRE, &["Mpire", "memory"], 1)
         .run();
 }

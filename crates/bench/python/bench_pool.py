@@ -11,6 +11,8 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+from rounds import serve
+
 WORKERS = 2
 
 
@@ -76,7 +78,7 @@ class Loky(Executor):
     def __init__(self):
         import loky
 
-        self.pool = loky.get_reusable_executor(max_workers=WORKERS)
+        self.pool = loky.get_reusable_executor(max_workers=WORKERS, timeout=600)
         self.apply = lambda function, x: self.pool.submit(function, x).result()
 
 
@@ -120,7 +122,7 @@ def used():
 
 
 def is_tracker(pid):
-    return b"tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b"resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def private_memory(pid):
@@ -133,10 +135,15 @@ def main():
     pool = globals()[kind]()
     chunk = int(sys.argv[3]) if len(sys.argv) > 4 else None
     assert pool.map(square, range(1000), 1) == [x * x for x in range(1000)]
-    if part == "memory":
-        print(*[private_memory(pid) for pid in descendants(os.getpid()) if not is_tracker(pid)])
-        return pool.end()
-    photos = sorted(Path(__file__).parents[3].glob("examples/photos/*.jpg"))
+    serve(lambda: memory() if part == "memory" else timed(pool, part, chunk, units))
+    pool.end()
+
+
+def memory():
+    return [private_memory(pid) for pid in descendants(os.getpid()) if not is_tracker(pid)]
+
+
+def timed(pool, part, chunk, units):
     before, begin = used(), time.perf_counter_ns()
     if part == "map":
         assert pool.map(square, range(units), chunk)[-1] == (units - 1) ** 2
@@ -147,12 +154,12 @@ def main():
     elif part == "apply":
         assert all(pool.apply(square, x) == x * x for x in range(units))
     elif part == "blur":
+        photos = sorted(Path(__file__).parents[3].glob("examples/photos/*.jpg"))
         for _ in range(units):
             assert pool.map(blur, photos, 1) == photos
     else:
         sys.exit(f"there is no part {part}")
-    print(time.perf_counter_ns() - begin, used() - before)
-    pool.end()
+    return time.perf_counter_ns() - begin, used() - before
 
 
 if __name__ == "__main__":

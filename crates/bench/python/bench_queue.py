@@ -6,6 +6,8 @@ import resource
 import sys
 import time
 
+from rounds import serve
+
 
 def produce(queue, start, core, items):
     os.sched_setaffinity(0, [core])
@@ -21,6 +23,12 @@ def consume(queue, start, core, items):
         assert len(queue.get()) == 64
 
 
+def used():
+    """Nanoseconds that all processes which have ended have used of processors."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return int((usage.ru_utime + usage.ru_stime) * 1e9)
+
+
 def main():
     kind, parties, items = sys.argv[1], int(sys.argv[2]), int(sys.argv[4])
     cores = [int(core) for core in sys.argv[3].split(",")]
@@ -34,13 +42,12 @@ def main():
     for process in processes:
         process.start()
     start.wait()
-    begin = time.perf_counter_ns()
+    before, begin = used(), time.perf_counter_ns()
     for process in processes:
         process.join()
     wall = time.perf_counter_ns() - begin
     assert all(process.exitcode == 0 for process in processes)
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    print(wall, int((usage.ru_utime + usage.ru_stime) * 1e9))
+    return wall, used() - before
 
 
-main()
+serve(main)

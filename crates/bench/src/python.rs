@@ -1,14 +1,16 @@
 //! Contenders in Python.
 
-use std::process::Command;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
-use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::PYTHON;
-use crate::rounds::Cost;
 
-/// A file of the directory `python`, which prints two numbers: nanoseconds on the clock and, of all
-/// processors together, `-` where it does not know.
+/// A file of the directory `python`. For each line that it reads it prints two numbers: nanoseconds on
+/// the clock and, of all processors together, `-` where it does not know.
 #[derive(Clone, Copy)]
 pub struct Script {
     /// The name of the file, without its end.
@@ -35,23 +37,48 @@ impl Script {
         runs
     }
 
-    /// Runs it.
-    pub fn run(self, arguments: &[String], units: u64) -> Cost {
-        let numbers = self.numbers(arguments, units);
-        let [wall, cpu] = [0, 1].map(|at| numbers[at]);
-        let time = |nanos: f64| Duration::from_nanos(nanos as u64);
-        let cost = Cost::of(time(wall), time(cpu), units);
-        Cost { cpu: if cpu.is_nan() { cpu } else { cost.cpu }, ..cost }
-    }
-
-    /// Runs it. Gives the numbers that it prints.
-    pub fn numbers(self, arguments: &[String], units: u64) -> Vec<f64> {
+    /// Starts it; the number of units is its last argument.
+    pub fn start(self, arguments: &[String], units: u64) -> Running {
         let path = format!("{}/python/{}.py", env!("CARGO_MANIFEST_DIR"), self.file);
         let mut command = Command::new(interpreter());
-        let output = command.arg(path).args(arguments).arg(units.to_string()).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let text = String::from_utf8(output.stdout).unwrap();
-        text.split_whitespace().map(|word| word.parse().unwrap_or(f64::NAN)).collect()
+        command.arg(path).args(arguments).arg(units.to_string()).process_group(0);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let asks = child.stdin.take();
+        let answers = BufReader::new(child.stdout.take().unwrap());
+        Running { child, asks, answers }
+    }
+}
+
+/// A script that has started, and has what it needs. Between its rounds it is stopped with all its
+/// processes, so that it takes nothing from others.
+pub struct Running {
+    child: Child,
+    asks: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Running {
+    /// Has it do all its units once. Gives the numbers that it prints.
+    pub fn round(&mut self) -> Vec<f64> {
+        self.signal(Signal::CONT);
+        let mut line = String::new();
+        self.asks.as_ref().unwrap().write_all(b"\n").unwrap();
+        self.answers.read_line(&mut line).unwrap();
+        assert!(!line.is_empty(), "a script fails");
+        self.signal(Signal::STOP);
+        line.split_whitespace().map(|word| word.parse().unwrap_or(f64::NAN)).collect()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process_group(Pid::from_child(&self.child), signal).unwrap();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.signal(Signal::CONT);
+        drop(self.asks.take());
+        assert!(self.child.wait().unwrap().success(), "a script fails");
     }
 }
 

@@ -4,6 +4,7 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::mem::MaybeUninit;
+use std::ops::Div;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::thread;
@@ -29,13 +30,22 @@ pub struct Cost {
 impl Cost {
     /// From what all units took.
     pub fn of(wall: Duration, cpu: Duration, units: u64) -> Self {
-        let each = |time: Duration| time.as_nanos() as f64 / units as f64;
-        Cost { wall: each(wall), cpu: each(cpu) }
+        let nanos = |time: Duration| time.as_nanos() as f64;
+        Cost { wall: nanos(wall), cpu: nanos(cpu) } / units
     }
 
-    /// Of memory, in bytes.
-    pub fn of_memory(bytes: u64) -> Self {
-        Cost { wall: bytes as f64, cpu: f64::NAN }
+    /// The mean of what several need of memory, in bytes.
+    pub fn of_memory(bytes: &[f64]) -> Self {
+        assert!(!bytes.is_empty(), "there is nobody whose memory is to be measured");
+        Cost { wall: bytes.iter().sum::<f64>() / bytes.len() as f64, cpu: f64::NAN }
+    }
+}
+
+impl Div<u64> for Cost {
+    type Output = Self;
+
+    fn div(self, units: u64) -> Self {
+        Cost { wall: self.wall / units as f64, cpu: self.cpu / units as f64 }
     }
 }
 
@@ -164,7 +174,7 @@ impl<'a> Measure<'a> {
     }
 
     /// Adds a script, if there is an interpreter that has the module. It is given the arguments and the
-    /// number of units last.
+    /// number of units last, and started once for all rounds.
     #[must_use]
     pub fn python(
         self,
@@ -177,18 +187,16 @@ impl<'a> Measure<'a> {
             return self;
         }
         let arguments: Vec<String> = arguments.iter().map(|word| (*word).into()).collect();
-        self.with(Kind::Python, name, move || script.run(&arguments, units))
-    }
-
-    /// Adds another way to run a script.
-    #[must_use]
-    pub fn with_python(
-        self,
-        script: python::Script,
-        name: &str,
-        run: impl FnMut() -> Cost + 'a,
-    ) -> Self {
-        if script.runs() { self.with(Kind::Python, name, run) } else { self }
+        let quantity = self.form.quantity;
+        let mut running = None;
+        self.with(Kind::Python, name, move || {
+            let script = running.get_or_insert_with(|| script.start(&arguments, units));
+            let numbers = script.round();
+            match quantity {
+                Quantity::Time => Cost { wall: numbers[0], cpu: numbers[1] } / units,
+                Quantity::Memory => Cost::of_memory(&numbers),
+            }
+        })
     }
 
     /// Measures after a round that does not count. Prints what comes out, and writes it where the
@@ -369,9 +377,9 @@ fn cpu_time_of(pid: u32) -> Duration {
 }
 
 /// The memory that a process has for itself, in bytes.
-pub fn private_memory(pid: u32) -> u64 {
+pub fn private_memory(pid: u32) -> f64 {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
     let private = rollup.lines().filter(|line| line.starts_with("Private_"));
     let kilobytes = private.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
-    kilobytes.sum::<u64>() * 1024
+    kilobytes.sum::<u64>() as f64 * 1024.0
 }
