@@ -1,5 +1,6 @@
 #![allow(unsafe_code)] // Copies from and to memory that others change meanwhile.
 
+use std::slice;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
@@ -16,19 +17,20 @@ impl Mapping {
     /// Each aligned word of eight bytes is of one moment, but not each of the same.
     #[must_use = "nothing was read if it is `None`"]
     pub fn read(&self, offset: usize, into: &mut [u8]) -> Option<()> {
-        let (mut words, skew) = self.words(offset, into.len())?;
+        let (words, skew) = self.words(offset, into.len())?;
         let (head, rest) = into.split_at_mut(Self::head(skew, into.len()));
-        if !head.is_empty() {
-            let word = words.next().load(Relaxed).to_ne_bytes();
+        let (chunks, tail) = rest.as_chunks_mut::<WORD>();
+        let (first, words) = words.split_at(usize::from(!head.is_empty()));
+        let (whole, last) = words.split_at(chunks.len());
+        if let [word] = first {
+            let word = word.load(Relaxed).to_ne_bytes();
             head.copy_from_slice(&word[skew..skew + head.len()]);
         }
-        let mut chunks = rest.chunks_exact_mut(WORD);
-        for chunk in &mut chunks {
-            chunk.copy_from_slice(&words.next().load(Relaxed).to_ne_bytes());
+        for (chunk, word) in chunks.iter_mut().zip(whole) {
+            *chunk = word.load(Relaxed).to_ne_bytes();
         }
-        let tail = chunks.into_remainder();
-        if !tail.is_empty() {
-            let word = words.next().load(Relaxed).to_ne_bytes();
+        if let [word] = last {
+            let word = word.load(Relaxed).to_ne_bytes();
             tail.copy_from_slice(&word[..tail.len()]);
         }
         Some(())
@@ -39,19 +41,19 @@ impl Mapping {
     /// Others may see some of them before others, but no part of an aligned word of eight bytes.
     #[must_use = "nothing was written if it is `None`"]
     pub fn write(&self, offset: usize, bytes: &[u8]) -> Option<()> {
-        let (mut words, skew) = self.words(offset, bytes.len())?;
+        let (words, skew) = self.words(offset, bytes.len())?;
         let (head, rest) = bytes.split_at(Self::head(skew, bytes.len()));
-        if !head.is_empty() {
-            change(words.next(), skew, head);
+        let (chunks, tail) = rest.as_chunks::<WORD>();
+        let (first, words) = words.split_at(usize::from(!head.is_empty()));
+        let (whole, last) = words.split_at(chunks.len());
+        if let [word] = first {
+            change(word, skew, head);
         }
-        let mut chunks = rest.chunks_exact(WORD);
-        for chunk in &mut chunks {
-            let mut word = [0; WORD];
-            word.copy_from_slice(chunk);
-            words.next().store(u64::from_ne_bytes(word), Relaxed);
+        for (chunk, word) in chunks.iter().zip(whole) {
+            word.store(u64::from_ne_bytes(*chunk), Relaxed);
         }
-        if !chunks.remainder().is_empty() {
-            change(words.next(), 0, chunks.remainder());
+        if let [word] = last {
+            change(word, 0, tail);
         }
         Some(())
     }
@@ -71,8 +73,8 @@ impl Mapping {
     }
 
     fn word(&self, offset: usize) -> Option<&AtomicU64> {
-        let (mut words, skew) = self.words(offset, WORD)?;
-        (skew == 0).then(|| words.next())
+        let (words, skew) = self.words(offset, WORD)?;
+        words.first().filter(|_| skew == 0)
     }
 
     /// How many of the bytes are in a word that starts before them.
@@ -81,38 +83,20 @@ impl Mapping {
     }
 
     /// The words that cover the bytes, and how far the first byte is into the first word.
-    fn words(&self, offset: usize, len: usize) -> Option<(Words<'_>, usize)> {
+    fn words(&self, offset: usize, len: usize) -> Option<(&[AtomicU64], usize)> {
         if offset.checked_add(len)? > self.len() {
             return None;
         }
         let first = self.as_ptr().wrapping_add(offset);
         let skew = first.addr() % WORD;
-        let left = if len == 0 { 0 } else { (skew + len).div_ceil(WORD) };
-        Some((Words { next: first.wrapping_sub(skew).cast(), left, _mapping: self }, skew))
-    }
-}
-
-/// Words of a mapping, one after the other.
-struct Words<'a> {
-    next: *mut u64,
-    left: usize,
-    _mapping: &'a Mapping,
-}
-
-impl<'a> Words<'a> {
-    /// # Panics
-    ///
-    /// After the last one.
-    #[inline]
-    fn next(&mut self) -> &'a AtomicU64 {
-        self.left = self.left.checked_sub(1).unwrap_or_else(|| unreachable!("no word is left"));
-        let word = self.next;
-        self.next = word.wrapping_add(1);
+        let count = if len == 0 { 0 } else { (skew + len).div_ceil(WORD) };
         // SAFETY:
-        // 1. It covers a byte of the mapping, and is aligned, so that all of it is in a mapped page;
-        //    it stays mapped while the mapping is borrowed.
+        // 1. Each word covers a byte of the mapping, and is aligned, so that all of it is in a mapped
+        //    page; they stay mapped while the mapping is borrowed. If there are none, the pointer is
+        //    aligned and not zero.
         // 2. Whoever uses the memory through a pointer has promised to use such words too.
-        unsafe { AtomicU64::from_ptr(word) }
+        let words = unsafe { slice::from_raw_parts(first.wrapping_sub(skew).cast(), count) };
+        Some((words, skew))
     }
 }
 
