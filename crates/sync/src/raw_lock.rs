@@ -4,7 +4,7 @@
 use std::io;
 use std::mem::offset_of;
 use std::slice;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, fence};
 use std::thread::panicking;
 
@@ -524,7 +524,7 @@ impl RawLock {
     /// Tells whether anybody holds the lock, this thread or another. The dead hold nothing.
     #[inline]
     pub(crate) fn is_held(&self) -> bool {
-        State(self.state.load(Acquire)).owner() != 0
+        State(self.state.load(SeqCst)).owner() != 0
     }
 
     /// Another guard for a lock that this thread holds. `None` if it does not.
@@ -597,9 +597,9 @@ impl RawLock {
 
     #[inline]
     fn replace(&self, seen: State, new: State) -> bool {
-        // Of the two orderings each caller needs one at most; on the machines that tell them
-        // apart, the other costs less than a second function would.
-        self.state.compare_exchange(seen.0, new.0, AcqRel, Relaxed).is_ok()
+        // In the one order of all `SeqCst` steps, for who takes a lock and then looks at another with
+        // `is_held`. No caller needs all of that; it costs no more than what each needs.
+        self.state.compare_exchange(seen.0, new.0, SeqCst, Relaxed).is_ok()
     }
 
     /// The half of `state` that the kernel compares and changes.

@@ -1,7 +1,7 @@
 use std::cell::Cell;
 use std::fmt;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicU32, fence};
+use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
+use std::sync::atomic::{AtomicU32, compiler_fence};
 use std::time::Duration;
 
 use multiproc_os::deadline::Deadline;
@@ -382,8 +382,8 @@ impl RwLock {
             && let Some(slot) = self.take_slot()?
         {
             // A writer takes the gate and then looks at the places; who reads takes a place and then
-            // looks at the gate. One of them, at least, sees the other.
-            fence(SeqCst);
+            // looks at the gate. All four steps are in one order, `SeqCst`, so that one of them, at
+            // least, sees the other.
             if !words.gate().is_held() {
                 return Ok(self.reading(slot));
             }
@@ -431,7 +431,7 @@ impl RwLock {
     fn take_to_write(&self, wait: Wait) -> Result<WriteGuard<'_>, NotTaken> {
         let words = &*self.place;
         let gate = self.place.hold(RawRwLock::gate, wait)?;
-        fence(SeqCst);
+        // As in `take_to_read`, the other way round.
         let slots = words.slots();
         if let Some(first) = slots.iter().position(RawLock::is_held) {
             // Whoever waits for itself is told so before it waits for others.
@@ -444,7 +444,10 @@ impl RwLock {
             }
         }
         self.bury();
-        words.writing.store(1, SeqCst);
+        // Nothing is written before it: no other thread reads it until the gate is open again, or the
+        // kernel has opened it after a death, which comes between two instructions.
+        words.writing.store(1, Relaxed);
+        compiler_fence(SeqCst);
         Ok(WriteGuard { words, gate })
     }
 
@@ -467,7 +470,7 @@ impl Drop for WriteGuard<'_> {
         if self.gate.has_panicked() {
             self.words.poisoned.store(1, SeqCst);
         }
-        self.words.writing.store(0, SeqCst);
+        self.words.writing.store(0, Release);
     }
 }
 
