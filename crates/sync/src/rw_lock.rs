@@ -433,12 +433,12 @@ impl RwLock {
         let gate = self.place.hold(RawRwLock::gate, wait)?;
         // As in `take_to_read`, the other way round.
         let slots = words.slots();
-        if let Some(first) = slots.iter().position(RawLock::is_held) {
+        if RawLock::is_any_held(slots) {
             // Whoever waits for itself is told so before it waits for others.
-            if slots[first..].iter().any(|slot| slot.held_again().is_some()) {
+            if slots.iter().any(|slot| slot.held_again().is_some()) {
                 return Err(NotTaken::HeldByCaller);
             }
-            for index in (first..slots.len()).filter(|index| slots[*index].is_held()) {
+            for index in (0..slots.len()).filter(|index| slots[*index].is_held()) {
                 // Once it was free no reader is in it, since the gate is closed.
                 drop(self.place.hold(|words| &words.slots()[index], wait)?);
             }
