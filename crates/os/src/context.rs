@@ -258,16 +258,13 @@ const NAMESPACES: [&str; 6] = ["net", "pid_for_children", "user", "uts", "ipc", 
 /// The namespaces that children of the calling thread are in, but for that of mounts, which
 /// [`credentials`] tell. They matter as those do, and take ten times as long to ask for.
 pub fn namespaces() -> [u64; NAMESPACES.len()] {
-    NAMESPACES.map(|name| {
-        let path = format!("/proc/thread-self/ns/{name}");
-        rustix::fs::stat(path).map_or(0, |stat| stat.st_ino)
-    })
+    NAMESPACES.map(|name| number_of_namespace(name).unwrap_or(0))
 }
 
-/// Has the kernel keep the files that [`namespaces`] asks for, which halves the time.
-pub fn hold_namespaces() -> Vec<File> {
-    let open = |name| File::open(format!("/proc/self/ns/{name}")).ok();
-    NAMESPACES.into_iter().filter_map(open).collect()
+fn number_of_namespace(name: &str) -> Option<u64> {
+    // Such as `net:[4026531840]`: it takes half the time of asking the file, which has the same number.
+    let text = rustix::fs::readlink(format!("/proc/thread-self/ns/{name}"), Vec::new()).ok()?;
+    text.to_str().ok()?.split(['[', ']']).nth(1)?.parse().ok()
 }
 
 /// Has a write to a closed pipe be an error instead of a signal.

@@ -63,9 +63,8 @@ impl Server {
         // Ctrl-C is for the program and its children, which it reaches as well.
         context::ignore_interrupt(true);
         context::keep_ended_children();
-        // What every child, and every spawn, asks for is found out once.
+        // What every child asks for is found out once.
         image::identity()?;
-        std::mem::forget(context::hold_namespaces());
         let Some(Greeting { parent, preload }) = control.recv(Deadline::NEVER)? else {
             return Err(io::ErrorKind::UnexpectedEof.into());
         };
