@@ -7,6 +7,7 @@ pub mod named;
 pub mod ticket;
 
 mod racing;
+mod room;
 mod sealed;
 
 use std::io;
@@ -19,6 +20,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+pub use room::reserve;
 pub use sealed::{Frozen, SealedBytes, SealedFile, Unsealed};
 
 /// `f_type` of the file system in which memfds live, other than those of huge pages.

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use multiproc_os::deadline::Deadline;
-use multiproc_os::memory::{SealedFile, Unsealed};
+use multiproc_os::memory::{self, SealedFile, Unsealed};
 use multiproc_os::poll;
 use multiproc_os::socket;
 
@@ -72,18 +72,20 @@ impl Outlet {
 
     /// Tells how many bytes nobody takes.
     fn send_part(&self, part: &[u8], patience: Duration) -> io::Result<usize> {
-        /// Longer than any piece: others keep the processor busy, for whole time slices.
+        /// Longer than most pieces: others keep the processor busy, for whole time slices.
         const SLOW: Duration = Duration::from_millis(1);
-        const MOST_SLOW: u32 = 2;
         let mut left = part;
         let mut since: Option<Instant> = None;
-        let mut slow = 0;
+        let mut lost = Duration::ZERO;
         while !left.is_empty() {
             match socket::send_some(&self.socket, &left[..left.len().min(PIECE)]) {
                 Ok(sent) => {
                     left = &left[sent..];
-                    slow += u32::from(since.take().is_some_and(|since| since.elapsed() > SLOW));
-                    if slow > MOST_SLOW {
+                    let waited = since.take().map_or(Duration::ZERO, |since| since.elapsed());
+                    if waited > SLOW {
+                        lost += waited;
+                    }
+                    if lost > patience {
                         break;
                     }
                 }
@@ -101,11 +103,12 @@ impl Outlet {
     }
 }
 
-/// How long a receiver may take to begin or to go on: it may have to get rid of the last message
-/// first. As memory costs more than the stream, by the length, some of that may be lost.
+/// How long a receiver may take to begin or to go on: it may have to read and to get rid of the last
+/// message first, or to find memory for this one. Memory for all of it costs both ends about as much
+/// more than the stream, so that no more than that is lost.
 fn patience(len: usize) -> Duration {
     const LEAST: Duration = Duration::from_micros(300);
-    const EACH_MIB: u32 = 150;
+    const EACH_MIB: u32 = 600;
     let mib = u32::try_from(len >> 20).unwrap_or(u32::MAX);
     LEAST + Duration::from_micros(mib.saturating_mul(EACH_MIB).into())
 }
@@ -167,8 +170,7 @@ impl Inlet {
         while bytes.len() < self.len {
             if bytes.len() == bytes.capacity() {
                 let more = bytes.len().max(BELIEVED).min(self.len - bytes.len());
-                bytes
-                    .try_reserve_exact(more)
+                memory::reserve(&mut bytes, more)
                     .map_err(|error| Error::io("receive", error.into()))?;
             }
             if self.receive(|| socket::recv_onto(&self.socket, &mut bytes))? == 0 {

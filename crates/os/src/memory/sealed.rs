@@ -12,7 +12,7 @@ use memmap2::{Mmap, MmapOptions};
 use rustix::fs::{SealFlags, fcntl_add_seals, fstat};
 use rustix::io::Errno;
 
-use super::{Mapping, Memory, invalid, memfd, size, verify};
+use super::{Mapping, Memory, invalid, memfd, reserve, size, verify};
 
 /// Bytes in memory that nobody can change: not their writer, not their reader.
 ///
@@ -192,7 +192,7 @@ impl SealedFile {
     /// ```
     pub fn append_to(&self, bytes: &mut Vec<u8>) -> io::Result<()> {
         let start = bytes.len();
-        bytes.try_reserve_exact(self.len)?;
+        reserve(bytes, self.len)?;
         while bytes.len() < start + self.len {
             let at = (bytes.len() - start) as u64;
             let room = rustix::buffer::spare_capacity(bytes);
