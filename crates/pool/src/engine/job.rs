@@ -137,7 +137,7 @@ impl<'a> Jobs<'a> {
     }
 
     /// Adds a task. If its argument fails, or panics, those before it stay.
-    #[inline]
+    #[inline(always)] // Called for each of many, it would keep nothing in registers.
     pub(crate) fn push<A: Serialize>(&mut self, argument: A) -> Result<(), Error> {
         let start = self.open.bytes().len();
         if let Err(source) = self.open.push(argument) {

@@ -53,7 +53,7 @@ impl Series {
     ///
     /// The value's `Serialize` failed, or a handle with a single owner in it is still referenced from
     /// elsewhere.
-    #[inline]
+    #[inline(always)] // Called for each of many, it would keep nothing in registers.
     pub fn push<T: Serialize>(&mut self, value: T) -> Result<(), Error> {
         let start = self.len;
         let frame = if self.long { framed::WIDE } else { framed::SHORT };
