@@ -32,7 +32,7 @@ fn main() {
 
 /// So many producers and as many consumers.
 fn loaded(place: &str, cores: [usize; 2], parties: usize) {
-    let many = units(1 << 21);
+    let many = units(1 << 20);
     let producer = |index: usize| cores[index % 2];
     let consumer = |index: usize| cores[(index + 1) % 2];
     let among = |many: u64| many / parties as u64;
@@ -52,7 +52,7 @@ fn loaded(place: &str, cores: [usize; 2], parties: usize) {
         .at(place)
         .headline()
         .limit("raw socket", || {
-            let many = many / 8;
+            let many = many / 4;
             let (from, to) = sockets();
             let put =
                 || (0..among(many)).for_each(|_| _ = rustix::io::write(&from, &[7; 64]).unwrap());
@@ -71,8 +71,8 @@ fn loaded(place: &str, cores: [usize; 2], parties: usize) {
             let get = || (0..among(many)).for_each(|_| assert_eq!(queue.get().unwrap(), INTEGERS));
             processes(many, &put, &get)
         })
-        .python("Python's Queue", script, &["Queue", &words[0], &words[1]], many / 64)
-        .python("Python's SimpleQueue", script, &["SimpleQueue", &words[0], &words[1]], many / 64)
+        .python("Python's Queue", script, &["Queue", &words[0], &words[1]], many / 32)
+        .python("Python's SimpleQueue", script, &["SimpleQueue", &words[0], &words[1]], many / 32)
         .threads("crossbeam-channel", || {
             let (from, to) = crossbeam_channel::unbounded::<[f64; 8]>();
             let act = || {
@@ -97,7 +97,7 @@ fn loaded(place: &str, cores: [usize; 2], parties: usize) {
     }
     // It has one receiver.
     let peer = || {
-        let many = many / 8;
+        let many = many / 4;
         let (from, to) = ipc::channel::<[f64; 8]>().unwrap();
         let put = || (0..many).for_each(|_| from.send(PAYLOAD).unwrap());
         let get = || (0..many).for_each(|_| assert_eq!(to.recv().unwrap(), PAYLOAD));

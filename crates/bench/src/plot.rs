@@ -241,11 +241,9 @@ impl Picture for Curves<'_> {
         for (index, (row, points)) in curves.iter().enumerate() {
             let at: Vec<_> = points.iter().map(|(x, y)| (x_axis.at(*x), y_axis.at(*y))).collect();
             let width = if row.kind == Kind::Ours { 3.0 } else { 1.5 };
-            // Of a kind the first is the darkest.
             let alike = order.iter().filter(|other| other.kind == row.kind);
             let before = alike.take_while(|other| other.name != row.name).count();
-            let share = 1.0 - 0.35 * before.min(2) as f64;
-            let colour = blended(colour(row.kind), share);
+            let colour = shade(colour(row.kind), before);
             canvas.line(&at, colour, width)?;
             for (x, y) in &at {
                 canvas.mark_in(colour, row.kind, *x, *y)?;
@@ -326,10 +324,12 @@ fn colour(kind: Kind) -> RGBColor {
     }
 }
 
-/// A colour on white of which so much is seen.
-fn blended(RGBColor(red, green, blue): RGBColor, share: f64) -> RGBColor {
-    let blend = |part: u8| (255.0 - share * (255.0 - f64::from(part))) as u8;
-    RGBColor(blend(red), blend(green), blend(blue))
+/// The colour of one of a kind: a mixture with white or black that the others have not.
+fn shade(RGBColor(red, green, blue): RGBColor, index: usize) -> RGBColor {
+    const MIXTURES: [(f64, f64); 4] = [(1.0, 0.0), (0.55, 255.0), (0.55, 0.0), (0.3, 255.0)];
+    let (share, other) = MIXTURES[index.min(MIXTURES.len() - 1)];
+    let mix = |part: u8| (share * f64::from(part) + (1.0 - share) * other) as u8;
+    RGBColor(mix(red), mix(green), mix(blue))
 }
 
 /// Where pictures are drawn: in units that do not depend on how large they are.

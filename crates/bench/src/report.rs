@@ -90,7 +90,8 @@ impl Report {
     /// Writes `report.md`, `report.json` and the plots into the directory.
     pub fn write(&self, dir: &Path) -> Result<()> {
         let blocks = self.blocks();
-        let caption = self.machine.lines()[0].clone();
+        let [processor, kernel, _] = self.machine.lines();
+        let caption = format!("{processor}; {kernel}");
         let headline = headline(&blocks);
         if !headline.is_empty() {
             plot::overview(&headline, &caption, &dir.join("overview"))?;
