@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 use multiproc::{Fd, Pool, Process};
 use multiproc_bench::python::{Script, standard};
 use multiproc_bench::rounds::{
-    Cost, Measure, apart, beside, here, is_test, pin, pin_to, placements, private_memory, together,
-    units,
+    Cost, Measure, apart, beside, here, is_test, pin, pin_to, placements, private_memory, units,
 };
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -63,9 +62,9 @@ fn map() {
             })
         })
         .python("Python's Pool", PYTHON, &["Standard", "map"], many)
-        .python("Python's ProcessPoolExecutor", PYTHON, &["Executor", "map"], many)
-        .python("loky", LOKY, &["Loky", "map"], many)
-        .python("mpire, 50,000 of them", MPIRE, &["Mpire", "map"], many / 20)
+        .python("Python's Executor, 250,000", PYTHON, &["Executor", "map"], many / 4)
+        .python("loky, 250,000", LOKY, &["Loky", "map"], many / 4)
+        .python("mpire, 25,000", MPIRE, &["Mpire", "map"], many / 40)
         .run();
 }
 
@@ -194,7 +193,7 @@ fn shapes() {
         };
         let measure = Measure::of(AREA, format!("chunk sizes, {name} tasks"), "task")
             .ours("automatic", run(pool.clone(), tasks.clone()));
-        [1, 4, 16, 64, 250, 1000]
+        [1, 16, 250, 1000]
             .into_iter()
             .fold(measure, |measure, size| {
                 measure.ours(&size.to_string(), run(pool.with_chunk_size(size), tasks.clone()))
@@ -230,17 +229,17 @@ fn latency(place: &str, cores: [usize; 2]) {
         peer.join().unwrap();
         cost
     };
-    // Its workers inherit where it may run; Python's are on the cores of both.
+    // Its worker inherits where it may run; Python's are on the cores of both.
+    pin_to(cores);
+    let peer = procspawn::Pool::new(1).unwrap();
+    pin(cores[0]);
     let procspawn = || {
-        let act = || {
-            pin_to(cores);
-            let peer = procspawn::Pool::new(1).unwrap();
+        let cost = here(many / 100, || {
             for x in 0..many / 100 {
                 assert_eq!(procspawn::spawn!(in peer, (x) || x * x).join().unwrap(), square(x));
             }
-            peer.shutdown();
-        };
-        Cost { cpu: f64::NAN, ..together(&[(cores[0], &act)], many / 100) }
+        });
+        Cost { cpu: f64::NAN, ..cost }
     };
     Measure::of(AREA, "one task there and back", "task")
         .at(place)
@@ -253,12 +252,13 @@ fn latency(place: &str, cores: [usize; 2]) {
                 }
             })
         })
-        .peer("procspawn's Pool, with its start", procspawn)
+        .peer("procspawn's Pool", procspawn)
         .python("Python's Pool", PYTHON, &script("Standard"), many / 20)
         .python("Python's ProcessPoolExecutor", PYTHON, &script("Executor"), many / 20)
         .python("loky", LOKY, &script("Loky"), many / 20)
         .python("mpire", MPIRE, &script("Mpire"), many / 20)
         .run();
+    peer.shutdown();
 }
 
 /// What an idle worker has for itself once it has run some tasks.
