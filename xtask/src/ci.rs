@@ -51,9 +51,7 @@ fn steps(report: &mut Report, counts: &mut Counts) -> Result<()> {
     // Of what the demos need, in release mode.
     let line = "run --release --package multiproc-tests --example instructions";
     step("instructions", &format!("cargo {line}"), &mut || cargo(line))?;
-    step("demos", "cargo xtask demos", &mut demos::run_all)?;
-    let line = "test --package multiproc-bench --lib";
-    step("report of the benchmarks", &format!("cargo {line}"), &mut || cargo(line))
+    step("demos", "cargo xtask demos", &mut demos::run_all)
 }
 
 /// Returns the names of the packages under `crates`, sorted.

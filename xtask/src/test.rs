@@ -21,8 +21,7 @@ pub(crate) fn run() -> Result<()> {
 
 /// Runs the tests; returns their number and whether all went well.
 pub(crate) fn run_and_count() -> Result<(Counts, Result<()>)> {
-    // The programs have no tests; `cargo xtask demos` builds and runs them. Their image libraries, which the
-    // benchmarks have too, take minutes to build once more for tests.
+    // The programs and the benchmarks have no tests, and many libraries; `cargo xtask demos` runs the former.
     let line =
         "test --workspace --exclude multiproc-examples --exclude multiproc-bench --no-fail-fast";
     let mut cargo = command::cargo(line);

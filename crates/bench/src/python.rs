@@ -5,9 +5,8 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
 
+use multiproc_report::PYTHON;
 use rustix::process::{Pid, Signal, kill_process_group};
-
-use crate::PYTHON;
 
 /// A file of the directory `python`. For each line that it reads it prints two numbers: nanoseconds on
 /// the clock and, of all processors together, `-` where it does not know.

@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 use multiproc::Shared;
 use multiproc_os::deadline::Deadline;
 use multiproc_os::fork::{Forked, fork};
+use multiproc_report::row::{Kind, Quantity, Row, Spread};
+use multiproc_report::{QUICK, ROWS};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-use crate::row::{Kind, Quantity, Row, Spread};
-use crate::{QUICK, ROWS, python};
+use crate::python;
 
 /// What one unit takes, in nanoseconds: on the clock, and of all processors together.
 #[derive(Clone, Copy, Debug)]

@@ -6,9 +6,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use lexopt::prelude::*;
-use multiproc_bench::machine::Machine;
-use multiproc_bench::report::Report;
-use multiproc_bench::{PYTHON, QUICK, ROWS};
+use multiproc_report::machine::Machine;
+use multiproc_report::report::Report;
+use multiproc_report::{PYTHON, QUICK, ROWS};
 
 const USAGE: &str = "\
 usage: cargo xtask bench [--quick] [--again] [--front-page] [NAME...]
