@@ -11,14 +11,17 @@ use common::{
     KEY, PATIENCE, Running, Server, agent_command, eventually, exe, lines, no_driver, note,
     options, run,
 };
+use data_encoding::BASE64URL_NOPAD;
 use futures_util::StreamExt;
 use multiproc_nats::{ConnectOptions, Options, Pool};
+use nkeys::KeyPair;
 
 fn main() {
     let tests: &[(&str, fn())] = &[
         ("an_agent_of_another_build_refuses", an_agent_of_another_build_refuses),
         ("a_wrong_password_is_refused", a_wrong_password_is_refused),
         ("an_nkey_is_taken", an_nkey_is_taken),
+        ("a_credentials_file_is_taken", a_credentials_file_is_taken),
         ("tls_is_taken", tls_is_taken),
         ("forged_and_altered_jobs_are_refused", forged_and_altered_jobs_are_refused),
         ("another_key_gets_nothing_done", another_key_gets_nothing_done),
@@ -84,7 +87,7 @@ fn a_wrong_password_is_refused() {
 }
 
 fn an_nkey_is_taken() {
-    let pair = nkeys::KeyPair::new_user();
+    let pair = KeyPair::new_user();
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("server.conf");
     let nkey = pair.public_key();
@@ -93,12 +96,74 @@ fn an_nkey_is_taken() {
     let login = ConnectOptions::with_nkey(pair.seed().unwrap());
     let pool = Pool::connect(&server.url(), options("test").connection(login)).unwrap();
     drop(pool);
-    let other = nkeys::KeyPair::new_user().seed().unwrap();
+    let other = KeyPair::new_user().seed().unwrap();
     let login = ConnectOptions::with_nkey(other.clone());
     let error = Pool::connect(&server.url(), options("test").connection(login)).unwrap_err();
     assert!(error.is_refused(), "{error}");
     assert!(!format!("{error} {error:?}").contains(&other), "{error}");
     assert!(Pool::connect(&server.url(), options("test")).unwrap_err().is_refused());
+}
+
+fn a_credentials_file_is_taken() {
+    let [operator, system, account, user, stranger] = [
+        KeyPair::new_operator(),
+        KeyPair::new_account(),
+        KeyPair::new_account(),
+        KeyPair::new_user(),
+        KeyPair::new_user(),
+    ];
+    let unlimited = r#""subs":-1,"data":-1,"payload":-1"#;
+    let limits =
+        format!(r#"{unlimited},"imports":-1,"exports":-1,"wildcards":true,"conn":-1,"leaf":-1"#);
+    let storage = r#""mem_storage":-1,"disk_storage":-1,"streams":-1,"consumer":-1"#;
+    let account_of = |pair: &KeyPair, limits: &str| {
+        let signed = claim(&operator, pair, "account", &format!(r#""limits":{{{limits}}}"#));
+        format!("{}: {signed}", pair.public_key())
+    };
+    let configuration = format!(
+        "operator: {}\nsystem_account: {}\nresolver: MEMORY\nresolver_preload: {{ {}, {} }}",
+        claim(&operator, &operator, "operator", r#""signing_keys":[]"#),
+        system.public_key(),
+        account_of(&system, &limits),
+        account_of(&account, &format!("{limits},{storage}")),
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("server.conf");
+    fs::write(&file, configuration).unwrap();
+    let server = Server::with(&["-c", file.to_str().unwrap()]);
+    let permitted = claim(&account, &user, "user", unlimited);
+    // The text of such a file, with the seed of this pair.
+    let credentials = |pair: &KeyPair| {
+        format!(
+            "-----BEGIN NATS USER JWT-----\n{permitted}\n------END NATS USER JWT------\n\n\
+             -----BEGIN USER NKEY SEED-----\n{}\n------END USER NKEY SEED------\n",
+            pair.seed().unwrap()
+        )
+    };
+    let login = |pair| {
+        let login = ConnectOptions::with_credentials(&credentials(pair)).unwrap();
+        Pool::connect(&server.url(), options("test").connection(login))
+    };
+    let pool = login(&user).unwrap();
+    assert!(pool.agents().is_empty());
+    let error = login(&stranger).unwrap_err();
+    assert!(error.is_refused(), "{error}");
+    let seed = stranger.seed().unwrap();
+    assert!(!format!("{error} {error:?}").contains(&seed), "{error}");
+}
+
+/// A claim about `subject`, signed by `issuer`, as NATS servers know it.
+fn claim(issuer: &KeyPair, subject: &KeyPair, kind: &str, more: &str) -> String {
+    let claims = format!(
+        r#"{{"jti":"1","iat":1,"iss":"{}","sub":"{}","name":"test",
+            "nats":{{"type":"{kind}","version":2,{more}}}}}"#,
+        issuer.public_key(),
+        subject.public_key()
+    );
+    let header = r#"{"typ":"JWT","alg":"ed25519-nkey"}"#;
+    let signed = [header, &claims].map(|text| BASE64URL_NOPAD.encode(text.as_bytes())).join(".");
+    let proof = issuer.sign(signed.as_bytes()).unwrap();
+    format!("{signed}.{}", BASE64URL_NOPAD.encode(&proof))
 }
 
 fn tls_is_taken() {

@@ -172,22 +172,32 @@ impl Server {
 
     /// What is in a stream: the number of messages, and that of the last.
     pub(crate) fn messages(&self, stream: &str) -> (u64, u64) {
-        let stream = stream.to_owned();
-        self.ask(async move |context| {
-            let mut stream = context.get_stream(stream).await.unwrap();
-            let state = &stream.info().await.unwrap().state;
-            (state.messages, state.last_sequence)
-        })
+        messages_at(&self.url(), stream)
     }
 
     /// Asks the server something without the library.
     pub(crate) fn ask<R>(&self, ask: impl AsyncFnOnce(jetstream::Context) -> R) -> R {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let client = async_nats::connect(self.url()).await.unwrap();
-            ask(jetstream::new(client)).await
-        })
+        ask_at(&self.url(), ask)
     }
+}
+
+/// Asks the server at `url` something without the library.
+pub(crate) fn ask_at<R>(url: &str, ask: impl AsyncFnOnce(jetstream::Context) -> R) -> R {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let client = async_nats::connect(url).await.unwrap();
+        ask(jetstream::new(client)).await
+    })
+}
+
+/// What is in a stream: the number of messages, and that of the last.
+pub(crate) fn messages_at(url: &str, stream: &str) -> (u64, u64) {
+    let stream = stream.to_owned();
+    ask_at(url, async move |context| {
+        let mut stream = context.get_stream(stream).await.unwrap();
+        let state = &stream.info().await.unwrap().state;
+        (state.messages, state.last_sequence)
+    })
 }
 
 pub(crate) fn agent_command(
