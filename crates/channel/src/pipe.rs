@@ -235,6 +235,12 @@ impl<S: Serialize + DeserializeOwned, R> Connection<S, R> {
     }
 
     fn send_until(&self, value: S, deadline: Deadline, late: Kind) -> Result<(), SendError<S>> {
+        match self.endpoint.stream_vector(&value, deadline) {
+            None => {}
+            Some(Ok(true)) => return Ok(()),
+            Some(Ok(false)) => return Err(SendError::new(late, Some(value))),
+            Some(Err(error)) => return Err(SendError::new(error, Some(value))),
+        }
         let mut moved = Moved::new(value);
         if let Err(error) = moved.encode() {
             return Err(SendError::new(error, moved.into_value()));

@@ -13,6 +13,7 @@ pub mod patience;
 
 pub mod futex;
 pub mod memory;
+pub mod octets;
 pub mod robust;
 
 pub mod poll;

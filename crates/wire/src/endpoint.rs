@@ -4,6 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use multiproc_os::deadline::Deadline;
+use multiproc_os::octets;
 use multiproc_os::patience::Patience;
 use multiproc_os::poll;
 use multiproc_os::socket::{self, Wait};
@@ -11,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::explain;
 use crate::fd::UniqueFd;
 use crate::frame::{self, Body};
 use crate::message::{Message, Reader};
@@ -169,12 +171,11 @@ impl<F: AsFd> Endpoint<F> {
     /// # Ok::<(), multiproc_wire::Error>(())
     /// ```
     pub fn recv<T: DeserializeOwned>(&self, deadline: Deadline) -> Result<Option<T>, Error> {
-        let received = self.recv_with(deadline, |mut reader| {
-            let value = reader.read()?;
-            reader.finish()?;
-            Ok(value)
-        })?;
-        received.transpose()
+        if octets::is_vector::<T>() {
+            let read = |body: Body<'_>, fds| body.into_vector(fds);
+            return frame::receive_body(self.as_fd(), &self.patience, deadline, read)?.transpose();
+        }
+        self.recv_with(deadline, |reader| reader.read_only())?.transpose()
     }
 
     /// Receives one message and has it read. Returns `None` if the deadline passed before one came.
@@ -317,6 +318,43 @@ impl<F: AsFd> Endpoint<F> {
     pub fn stream_bytes(&self, bytes: &[u8], deadline: Deadline) -> Result<bool, Error> {
         self.try_send_parts([bytes, &[]], &[], deadline, true)
             .map_err(|error| Error::io("send", error))
+    }
+
+    /// Sends a value as [`stream`](Endpoint::stream) does, if it is a vector of bytes: those are sent from
+    /// where they are. `None` if it is something else.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Endpoint::send).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_os::deadline::Deadline;
+    /// use multiproc_wire::Endpoint;
+    ///
+    /// let (here, there) = Endpoint::pair()?;
+    /// let bytes = vec![7u8; 1 << 20];
+    /// assert!(here.stream_vector(&bytes, Deadline::NEVER).transpose()?.is_some());
+    /// assert!(there.recv::<Vec<u8>>(Deadline::NEVER)? == Some(bytes));
+    ///
+    /// assert!(here.stream_vector("hello", Deadline::NEVER).is_none());
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
+    #[inline]
+    pub fn stream_vector<T: ?Sized>(
+        &self,
+        value: &T,
+        deadline: Deadline,
+    ) -> Option<Result<bool, Error>> {
+        let bytes = octets::of(value)?;
+        let mut room = [0; 10];
+        let prefix = match postcard::to_slice(&bytes.len(), &mut room) {
+            Ok(prefix) => &*prefix,
+            Err(error) => return Some(Err(explain::encode_error(bytes, &error))),
+        };
+        let sent = self.try_send_parts([prefix, bytes], &[], deadline, true);
+        Some(sent.map_err(|error| Error::io("send", error)))
     }
 
     #[inline]

@@ -7,9 +7,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use multiproc_os::context;
 use multiproc_os::deadline::Deadline;
 use multiproc_os::memory::{SealedBytes, SealedFile};
+use multiproc_os::octets;
 use multiproc_os::patience::Patience;
 use multiproc_os::poll;
 use multiproc_os::socket::{self, MAX_FDS, Packet, Wait};
+use serde::de::DeserializeOwned;
 
 use crate::error::Error;
 use crate::message::Reader;
@@ -273,6 +275,20 @@ impl Body<'_> {
             Place::Stream(inlet) => inlet.read(room)?,
         }
         Ok(Some(room.len()))
+    }
+}
+
+impl Body<'_> {
+    /// Reads the one value that it is, a vector of bytes, without having them twice.
+    pub(crate) fn into_vector<T: DeserializeOwned>(self, fds: Vec<OwnedFd>) -> Result<T, Error> {
+        if let Place::Inline(bytes) = self.0 {
+            return Reader::new(bytes, fds).read_only();
+        }
+        let mut bytes = self.to_vec()?;
+        let reader = Reader::new(&bytes, fds);
+        let prefix = reader.finish_vector::<T>()?;
+        bytes.drain(..prefix);
+        octets::into(bytes).map_err(|_| Error::corrupt("it is no vector of bytes"))
     }
 }
 

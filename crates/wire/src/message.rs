@@ -4,8 +4,9 @@ use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use serde::Serialize;
+use multiproc_os::{memory, octets};
 use serde::de::DeserializeOwned;
+use serde::{Serialize, Serializer};
 
 use crate::error::{Error, Kind};
 use crate::explain;
@@ -173,6 +174,9 @@ impl Message {
     /// # Ok::<(), multiproc_wire::Error>(())
     /// ```
     pub fn push<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
+        if let Some(bytes) = octets::of(value) {
+            return self.push_bytes(bytes);
+        }
         let (len, fds) = (self.bytes.len(), self.fds.len());
         let building = Building::begin(&mut self.fds);
         let result = postcard::serialize_with_flavor(value, Append(&mut self.bytes));
@@ -184,6 +188,12 @@ impl Message {
                 Err(explain::encode_error(value, &error))
             }
         }
+    }
+
+    /// Adds what a vector of these bytes is as a value.
+    fn push_bytes(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        postcard::serialize_with_flavor(&Bytes(bytes), Append(&mut self.bytes))
+            .map_err(|error| explain::encode_error(bytes, &error))
     }
 
     /// Adds a value and drops it. If it fails, the message is as it was before.
@@ -750,6 +760,24 @@ impl<'a> Reader<'a> {
         Ok(Message { bytes: self.bytes.to_vec(), fds })
     }
 
+    /// Reads the one value that there is.
+    #[inline]
+    pub(crate) fn read_only<T: DeserializeOwned>(mut self) -> Result<T, Error> {
+        let value = self.read()?;
+        self.finish()?;
+        Ok(value)
+    }
+
+    /// Checks that all that there is is a `T`, which is a vector of bytes, and tells how many bytes stand
+    /// ahead of those.
+    pub(crate) fn finish_vector<T: DeserializeOwned>(mut self) -> Result<usize, Error> {
+        let len = self.bytes.len();
+        let (bytes, rest) = take_bytes::<T>(self.bytes)?;
+        self.bytes = rest;
+        self.finish()?;
+        Ok(len - bytes.len())
+    }
+
     /// Checks that all was read.
     ///
     /// # Errors
@@ -784,6 +812,9 @@ fn read_from<'b, T: DeserializeOwned>(
     bytes: &'b [u8],
     fds: &mut Vec<Option<Arc<Descriptor>>>,
 ) -> Result<(T, &'b [u8]), Error> {
+    if octets::is_vector::<T>() {
+        return read_bytes(bytes);
+    }
     let mut deserializer = postcard::Deserializer::from_bytes(bytes);
     let reading = Reading::begin(fds);
     let result = T::deserialize(&mut deserializer);
@@ -791,6 +822,29 @@ fn read_from<'b, T: DeserializeOwned>(
     match result.and_then(|value| Ok((value, deserializer.finalize()?))) {
         Ok(read) => Ok(read),
         Err(error) => Err(explain::decode_error::<T>(reason, &error)),
+    }
+}
+
+/// The same for a vector of bytes.
+fn read_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, &[u8]), Error> {
+    let (bytes, rest) = take_bytes::<T>(bytes)?;
+    let mut vector = Vec::new();
+    memory::reserve(&mut vector, bytes.len()).map_err(|error| Error::io("read", error.into()))?;
+    vector.extend_from_slice(bytes);
+    let value = octets::into(vector).map_err(|_| Error::corrupt("it is no vector of bytes"))?;
+    Ok((value, rest))
+}
+
+fn take_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<(&[u8], &[u8]), Error> {
+    postcard::take_from_bytes(bytes).map_err(|error| explain::decode_error::<T>(None, &error))
+}
+
+/// Bytes that are not taken for values one after the other.
+struct Bytes<'a>(&'a [u8]);
+
+impl Serialize for Bytes<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.0)
     }
 }
 
@@ -803,6 +857,9 @@ fn cut_short() -> Error {
 fn left_over() -> Error {
     Error::corrupt("bytes are left over after the value")
 }
+
+/// So many bytes at once deserve that their room is looked after.
+const MANY: usize = 1 << 20;
 
 /// postcard's output, appended to a vector.
 struct Append<'a>(&'a mut Vec<u8>);
@@ -818,6 +875,10 @@ impl postcard::ser_flavors::Flavor for Append<'_> {
 
     #[inline]
     fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        if bytes.len() > MANY {
+            let more = bytes.len().max(self.0.len());
+            memory::reserve(self.0, more).map_err(|_| postcard::Error::SerializeBufferFull)?;
+        }
         self.0.extend_from_slice(bytes);
         Ok(())
     }

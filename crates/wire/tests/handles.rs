@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{PipeReader, PipeWriter, Read, Seek, Write};
 use std::net::{TcpListener, TcpStream};
@@ -12,7 +13,9 @@ use std::sync::Arc;
 
 use common::{alone, count_open};
 use multiproc_os::deadline::Deadline;
-use multiproc_wire::{Endpoint, Fd, Message, SharedFd, UniqueFd, decode, encode, encode_move};
+use multiproc_wire::{
+    Endpoint, Fd, Message, Series, SharedFd, UniqueFd, decode, encode, encode_move,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, ser};
 
@@ -184,6 +187,29 @@ fn a_smaller_buffer_of_the_socket_takes_large_messages_all_the_same() {
         let bytes = vec![3u8; len];
         assert!(here.send(&encode(&bytes).unwrap(), Deadline::NEVER).unwrap());
         assert_eq!(there.recv::<Vec<u8>>(Deadline::NEVER).unwrap().unwrap(), bytes);
+    }
+}
+
+#[test]
+fn a_vector_of_bytes_is_the_sequence_that_others_write_and_read() {
+    let _alone = alone();
+    let (here, there) = Endpoint::pair().unwrap();
+    for len in [0, 1, 127, 128, 300, 65_533, 65_534, 70_000, 300_000, 5 << 20] {
+        let bytes: Vec<u8> = (0..len).map(|index| (index % 251) as u8).collect();
+        let sequence = VecDeque::from(bytes.clone());
+        let message = encode(&bytes).unwrap();
+        assert_eq!(message.bytes(), encode(&sequence).unwrap().bytes());
+        let mut series = Series::new();
+        series.push(bytes.clone()).unwrap();
+        let series = series.into_message();
+        assert_eq!(series.reader().read_framed::<Vec<u8>>().unwrap(), bytes);
+
+        assert!(here.stream_vector(&bytes, Deadline::NEVER).unwrap().unwrap());
+        assert!(here.stream(&encode(&sequence).unwrap(), Deadline::NEVER).unwrap());
+        assert!(here.stream(&message, Deadline::NEVER).unwrap());
+        assert_eq!(there.recv::<VecDeque<u8>>(Deadline::NEVER).unwrap(), Some(sequence));
+        assert_eq!(there.recv(Deadline::NEVER).unwrap().as_ref(), Some(&bytes));
+        assert_eq!(there.recv(Deadline::NEVER).unwrap(), Some(bytes));
     }
 }
 

@@ -222,6 +222,48 @@ fn memory_that_is_none_or_could_change() {
 }
 
 #[test]
+fn vectors_of_bytes_that_lie() {
+    let _alone = alone();
+    let all = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    let null = null();
+    let each_way = |fds: u32, body: &[u8]| {
+        let len = body.len() as u64;
+        let memory = memory(body, len, all);
+        let empty = self::memory(&[], 0, SealFlags::empty());
+        let (mut near, far) = UnixStream::pair().unwrap();
+        near.write_all(body).unwrap();
+        drop(near);
+        let handles = vec![null.as_fd(); fds as usize];
+        let with = |own: &[BorrowedFd<'_>], packet: &[u8]| {
+            receive::<Vec<u8>>(packet, &[own, &handles[..]].concat())
+        };
+        [
+            with(&[], &packet(0, fds, len, body)),
+            with(&[memory.as_fd()], &packet(IN_MEMORY, fds, len, &[])),
+            with(&[empty.as_fd(), far.as_fd()], &packet(IN_STREAM, fds, len, &[])),
+        ]
+    };
+    for read in each_way(0, &[2, 5, 6]) {
+        assert_eq!(read.unwrap(), [5, 6]);
+    }
+    let most = [&[0xff; 9][..], &[1, 5]].concat();
+    let cases: [(u32, &[u8], &str); 6] = [
+        (0, &[], "cannot read the message as"),
+        (0, &[3, 5, 6], "cannot read the message as"),
+        (0, &[0x80, 0x80], "cannot read the message as"),
+        (0, &most, "cannot read the message as"),
+        (0, &[1, 5, 6], "bytes are left over"),
+        (1, &[2, 5, 6], "descriptors are left over"),
+    ];
+    for (fds, body, text) in cases {
+        for read in each_way(fds, body) {
+            let error = read.unwrap_err();
+            assert!(error.is_decode() && error.to_string().contains(text), "{body:?}: {error}");
+        }
+    }
+}
+
+#[test]
 fn streams_that_are_none_or_stop() {
     let _alone = alone();
     let all = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;

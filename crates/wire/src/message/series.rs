@@ -1,9 +1,10 @@
 //! Many values in one message.
 
+use multiproc_os::octets;
 use postcard::ser_flavors::Flavor;
 use serde::Serialize;
 
-use super::{Message, framed};
+use super::{Bytes, Message, framed};
 use crate::error::Error;
 use crate::explain;
 use crate::table::Building;
@@ -66,7 +67,10 @@ impl Series {
         }
         let building = Building::begin(fds);
         let mut serializer = postcard::Serializer { output: Room { bytes, at: start + frame } };
-        let result = value.serialize(&mut serializer);
+        let result = match octets::of(&value) {
+            Some(bytes) => Bytes(bytes).serialize(&mut serializer),
+            None => value.serialize(&mut serializer),
+        };
         let end = serializer.output.at;
         building.end();
         if let Err(error) = result {
