@@ -50,10 +50,14 @@ fn while_workers_die(pool: &Pool, dice: &mut Dice, run: impl FnOnce()) -> HashSe
         let killer = scope.spawn(|| {
             while !done.load(SeqCst) {
                 std::thread::park_timeout(Duration::from_micros(200 + dice.roll(4_000)));
-                let pids = pool.worker_pids();
-                if let Some(pid) = pids.get(dice.roll(pids.len().max(1) as u64) as usize) {
-                    killed.insert(*pid);
-                    kill(*pid);
+                let workers = pool.statistics().workers;
+                let chosen = workers.get(dice.roll(workers.len().max(1) as u64) as usize);
+                // Where nothing gets a processor in time, ten that have not begun would die in a row, which
+                // the pool takes for a program that cannot start.
+                let spares = dice.roll(4) != 0;
+                if let Some(worker) = chosen.filter(|worker| worker.tasks > 0 || !spares) {
+                    killed.insert(worker.pid);
+                    kill(worker.pid);
                 }
             }
         });

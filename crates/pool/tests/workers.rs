@@ -5,14 +5,12 @@ mod common;
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::Write;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::{eventually, gate, log, note, pass, say, task_that_waits, watchdog};
 use multiproc_pool::Pool;
 use multiproc_process::init_before_main;
 use multiproc_wire::Fd;
-use serde::{Deserialize, Deserializer, Serialize};
 
 init_before_main!();
 
@@ -34,38 +32,6 @@ fn no_worker_runs_more_tasks_than_it_may() {
         assert!(counts.len() >= 60);
         pool.join().unwrap();
     }
-}
-
-/// The file in which it is noted each time that an argument is read, which takes its time.
-#[derive(Serialize)]
-struct Slow(String);
-
-impl<'de> Deserialize<'de> for Slow {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let path = String::deserialize(deserializer)?;
-        let mut file = File::options().append(true).open(&path).unwrap();
-        file.write_all(b"r").unwrap();
-        let begun = Instant::now();
-        while begun.elapsed() < Duration::from_millis(20) {
-            std::hint::spin_loop();
-        }
-        Ok(Slow(path))
-    }
-}
-
-#[test]
-fn an_argument_that_takes_long_to_read_does_not_go_to_and_fro() {
-    watchdog();
-    const TASKS: u64 = 30;
-    let read = tempfile::NamedTempFile::new().unwrap();
-    let path = read.path().to_str().unwrap();
-    let pool = Pool::builder().workers(2).build().unwrap();
-    for _ in 0..TASKS {
-        assert_eq!(pool.apply(|Slow(path)| path, Slow(path.into())).unwrap(), path);
-    }
-    let times = read.path().metadata().unwrap().len();
-    assert!((TASKS..10 * TASKS).contains(&times), "read {times} times");
-    pool.join().unwrap();
 }
 
 #[test]

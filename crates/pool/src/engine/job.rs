@@ -296,4 +296,16 @@ mod tests {
         assert_eq!(arguments.fitting(&(0..1000), 10_000), 1000);
         assert!(arguments.fitting(&(0..1000), 1000) > 200);
     }
+    #[test]
+    fn each_move_doubles_the_patience_up_to_a_second() {
+        let batch = Arc::default();
+        let mut jobs = Jobs::new([0; ENTRY_SIZE], &batch, 0);
+        jobs.push(7u32).unwrap();
+        let job = &jobs.finish().0[0].job;
+        assert_eq!(job.patience(), None);
+        for milliseconds in [4, 8, 16, 32, 64, 128, 256, 512, 1024, 1024, 1024] {
+            job.note_move();
+            assert_eq!(job.patience(), Some(Duration::from_millis(milliseconds)));
+        }
+    }
 }
