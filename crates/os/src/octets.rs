@@ -5,7 +5,6 @@
 #![allow(unsafe_code)] // Takes a type for what it is.
 
 use std::any::TypeId;
-use std::marker::PhantomData;
 use std::mem::{self, ManuallyDrop};
 
 /// Gives the bytes if the value is a `Vec<u8>`.
@@ -56,36 +55,7 @@ pub fn into<T>(bytes: Vec<u8>) -> Result<T, Vec<u8>> {
 /// Tells whether `T` is `Vec<u8>`, which the compiler knows.
 #[inline(always)]
 pub fn is_vector<T: ?Sized>() -> bool {
-    id::<T>() == TypeId::of::<Vec<u8>>()
-}
-
-/// The identity of a type, whatever lifetimes are in it.
-#[inline(always)]
-fn id<T: ?Sized>() -> TypeId {
-    trait Type {
-        fn id(&self) -> TypeId
-        where
-            Self: 'static;
-    }
-
-    impl<T: ?Sized> Type for PhantomData<T> {
-        #[inline(always)]
-        fn id(&self) -> TypeId
-        where
-            Self: 'static,
-        {
-            TypeId::of::<T>()
-        }
-    }
-
-    let phantom = PhantomData::<T>;
-    let of_some_lifetime: &dyn Type = &phantom;
-    // SAFETY:
-    // 1. the reference is used before the phantom is gone, and what is behind it has no bytes;
-    // 2. identities are the same whatever the lifetimes are. Those that compare equal to one of a type
-    //    without lifetimes are of that type.
-    let of_static = unsafe { mem::transmute::<&dyn Type, &(dyn Type + 'static)>(of_some_lifetime) };
-    of_static.id()
+    typeid::of::<T>() == TypeId::of::<Vec<u8>>()
 }
 
 #[cfg(test)]
