@@ -47,7 +47,8 @@ fn storm() {
     // Timers by processor time do not come while this process waits; a pestering child's signals do.
     set_timer(500);
     let pest = Process::builder().daemon(true).spawn(pester, std::process::id()).unwrap();
-    for round in 0..100u64 {
+    // There is hardly an instruction between two signals, so that each round takes half a second.
+    for round in 0..20u64 {
         for method in METHODS {
             let builder = Process::builder().start_method(method);
             let mut process = builder
