@@ -431,7 +431,8 @@ impl<R: DeserializeOwned> Process<R> {
     }
 
     /// How it ended, if it has. `None` while it runs, and if nobody can know: see the crate's
-    /// documentation of kernel versions.
+    /// documentation of kernel versions. If the fork server was killed, whoever has adopted the process
+    /// has to reap it before its status is known.
     ///
     /// # Errors
     ///
