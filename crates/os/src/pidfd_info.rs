@@ -37,6 +37,15 @@ pub enum ExitInfo {
 }
 
 pub(crate) fn exit_info(pidfd: BorrowedFd<'_>) -> ExitInfo {
+    // The kernel looks for the status, and then for the process: one that is reaped between the two is
+    // gone for it (`ESRCH`), and its status is there from then on.
+    match ask(pidfd) {
+        ExitInfo::Unknown => ask(pidfd),
+        known => known,
+    }
+}
+
+fn ask(pidfd: BorrowedFd<'_>) -> ExitInfo {
     let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..Default::default() };
     // SAFETY: the request writes at most the size that it encodes, which is that of `info`.
     let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) };
