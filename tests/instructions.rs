@@ -16,7 +16,7 @@ const OPERATIONS: [Operation; 9] = [
     ("lock", lock, 98.0),
     ("lock-again", lock_again, 180.0),
     ("read-lock", read_lock, 248.0),
-    ("write-lock", write_lock, 500.0),
+    ("write-lock", write_lock, 400.0),
     ("semaphore", semaphore, 57.0),
     ("value", value, 126.0),
     ("queue", queue, 1450.0),
