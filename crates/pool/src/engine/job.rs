@@ -296,6 +296,7 @@ mod tests {
         assert_eq!(arguments.fitting(&(0..1000), 10_000), 1000);
         assert!(arguments.fitting(&(0..1000), 1000) > 200);
     }
+
     #[test]
     fn each_move_doubles_the_patience_up_to_a_second() {
         let batch = Arc::default();
