@@ -10,14 +10,17 @@ use anyhow::{Context, Result, bail};
 use crate::command;
 use crate::report::Report;
 
+/// With what counts instructions in `cargo xtask ci`, so that the libraries of both are compiled once.
+const BUILD: &str = "build --release --package multiproc-examples --package multiproc-tests";
+
 /// No demo takes a tenth of it.
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// Runs all of them and prints how each went.
 pub(crate) fn run_all() -> Result<()> {
     let demos = all()?;
-    command::run(command::cargo("build --release --package multiproc-examples --examples"))
-        .context("the demos do not build")?;
+    let build = format!("{BUILD} --examples");
+    command::run(command::cargo(&build)).context("the demos do not build")?;
     let mut report = Report::default();
     for demo in &demos {
         println!("\n=== {}: {}", demo.name, demo.shows);
@@ -37,7 +40,7 @@ pub(crate) fn run_one(name: &str, args: Vec<OsString>) -> Result<()> {
         let names: Vec<_> = demos.iter().map(|demo| demo.name.as_str()).collect();
         bail!("there is no demo {name:?}; there are {}", names.join(", "));
     };
-    let build = format!("build --quiet --release --package multiproc-examples --example {name}");
+    let build = format!("{BUILD} --quiet --example {name}");
     command::run(command::cargo(&build)).with_context(|| format!("demo {name} does not build"))?;
     demo.run(args).with_context(|| format!("demo {name}"))
 }
