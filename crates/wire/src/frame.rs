@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::Error;
 use crate::message::Reader;
-use crate::stream::{self, Inlet, Outlet};
+use crate::stream::{Inlet, Outlet};
 
 /// The longest body that travels inside its packet. A longer one goes through memory.
 ///
@@ -82,7 +82,6 @@ pub(crate) fn send(
     }
     if streams
         && wait == Wait::Block
-        && len >= stream::SHORTEST
         && let Some(outlet) = Outlet::new()
     {
         send_packet(socket, IN_STREAM, len, [&[], &[]], &outlet.fds(), fds, wait)?;

@@ -17,9 +17,6 @@ use multiproc_os::socket;
 
 use crate::error::Error;
 
-/// The shortest body for which it pays.
-pub(crate) const SHORTEST: usize = 256 << 10;
-
 /// As much is sent by one call, or as there is room for.
 const PIECE: usize = 256 << 10;
 
