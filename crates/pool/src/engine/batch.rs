@@ -46,6 +46,8 @@ pub(crate) struct Pace {
 #[derive(Debug, Default)]
 struct Results {
     parts: VecDeque<Part>,
+    /// Somebody sleeps until there are some.
+    sleeps: bool,
     /// Who polls for them.
     waker: Option<Waker>,
 }
@@ -140,8 +142,11 @@ impl Batch {
 
     fn tell(&self, mut results: MutexGuard<'_, Results>) {
         let waker = results.waker.take();
+        let sleeps = std::mem::take(&mut results.sleeps);
         drop(results);
-        self.arrived.notify_one();
+        if sleeps {
+            self.arrived.notify_one();
+        }
         if let (Some(waker), Some(bells)) = (waker, &self.bells) {
             bells.ring_later(waker);
         }
@@ -191,6 +196,7 @@ impl Batch {
             if self.is_cancelled() {
                 return None;
             }
+            results.sleeps = true;
             results = match deadline.remaining() {
                 None => self.arrived.wait(results).unwrap_or_else(PoisonError::into_inner),
                 Some(Duration::ZERO) => return None,

@@ -89,14 +89,7 @@ impl Dispatcher {
         let shared = Arc::clone(&self.shared);
         let mut until = Deadline::NEVER;
         loop {
-            let ready = patience.wait(
-                || {
-                    self.reactor
-                        .wait(Deadline::now())
-                        .map(|ready| (!ready.is_empty()).then_some(ready))
-                },
-                || self.reactor.wait(until),
-            )?;
+            let ready = self.wait(&patience, until)?;
             for token in ready {
                 match token {
                     WAKER => shared.bells.clear(),
@@ -123,6 +116,23 @@ impl Dispatcher {
             until = self.next_look(&state);
             state.attended = until;
         }
+    }
+
+    /// Waits until there is something to do.
+    fn wait(&self, patience: &Patience, until: Deadline) -> io::Result<Vec<u64>> {
+        let mut turn = patience.turn();
+        turn.yield_ahead();
+        let mut ready = self.reactor.wait(Deadline::now())?;
+        while ready.is_empty() {
+            if turn.try_yield() {
+                ready = self.reactor.wait(Deadline::now())?;
+            } else {
+                ready = self.reactor.wait(until)?;
+                break;
+            }
+        }
+        turn.end(true);
+        Ok(ready)
     }
 
     /// Reads one message of a worker's.
