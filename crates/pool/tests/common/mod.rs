@@ -34,6 +34,13 @@ pub(crate) fn eventually(condition: impl Fn() -> bool) {
     }
 }
 
+/// Says why a test does not run.
+pub(crate) fn skipped(why: impl std::fmt::Display) {
+    let line = format!("skipped: {why}\n");
+    // The harness captures what is printed by macros.
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
+}
+
 /// Sends `SIGKILL`.
 pub(crate) fn kill(pid: u32) {
     signal(pid, Signal::KILL);
