@@ -27,7 +27,7 @@ pub(crate) fn watchdog() {
     ONCE.call_once(|| {
         std::thread::spawn(|| {
             let (_kept, never) = mpsc::channel::<()>();
-            let _timed_out = never.recv_timeout(Duration::from_secs(100));
+            let _timed_out = never.recv_timeout(Duration::from_secs(300));
             eprintln!("a test hangs: see those that were started and have not ended");
             std::process::abort();
         });
