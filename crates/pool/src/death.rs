@@ -3,8 +3,8 @@
 use std::fmt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use multiproc_process::{Panic, Process};
 use serde::{Deserialize, Serialize};
@@ -29,7 +29,7 @@ pub(crate) struct Death {
 /// How memory may have been the reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Memory {
-    /// The kernel has killed a process for want of memory since this was last looked at.
+    /// The kernel has just killed a process for want of memory, and this may be it.
     OutOfMemoryKiller,
     /// It aborted, as a Rust program does that gets no memory, and had a limit.
     Limit,
@@ -108,12 +108,85 @@ mod raw_status {
     }
 }
 
-/// Tells whether the kernel has killed a process for want of memory since this was asked before.
-/// Which one it was, it does not say.
-pub(crate) fn kernel_has_killed() -> bool {
-    static SEEN: AtomicU64 = AtomicU64::new(0);
-    let Ok(counters) = std::fs::read_to_string("/proc/vmstat") else { return false };
-    let counter = counters.lines().find_map(|line| line.strip_prefix("oom_kill "));
-    let Some(now) = counter.and_then(|count| count.trim().parse().ok()) else { return false };
-    SEEN.fetch_max(now, Relaxed) < now
+/// The processes that the kernel has killed for want of memory. Which ones they were, it does not say.
+struct Kills {
+    counted: u64,
+    /// Those of them that no death was put down to.
+    open: u64,
+    /// When the last of them was noticed.
+    noticed: Instant,
+}
+
+impl Kills {
+    /// For so long a death may be one that was noticed before.
+    const FRESH: Duration = Duration::from_secs(1);
+
+    /// What there is to know by now; `None` if nothing.
+    fn now() -> Option<MutexGuard<'static, Option<Self>>> {
+        static KILLS: Mutex<Option<Kills>> = Mutex::new(None);
+        let counters = std::fs::read_to_string("/proc/vmstat").ok()?;
+        let counter = counters.lines().find_map(|line| line.strip_prefix("oom_kill "))?;
+        let now = counter.trim().parse().ok()?;
+        let mut kills = KILLS.lock().unwrap_or_else(PoisonError::into_inner);
+        let noticed = Instant::now();
+        kills.get_or_insert(Kills { counted: now, open: 0, noticed }).count(now, noticed);
+        Some(kills)
+    }
+
+    fn count(&mut self, counted: u64, noticed: Instant) {
+        if noticed.duration_since(self.noticed) >= Self::FRESH {
+            self.open = 0;
+        }
+        // Somebody else may have counted later, and come here before.
+        let new = counted.saturating_sub(self.counted);
+        if new > 0 {
+            *self = Kills { counted: self.counted + new, open: self.open + new, noticed };
+        }
+    }
+
+    /// Puts a death down to one of them.
+    fn take(&mut self) -> bool {
+        let one = self.open > 0;
+        self.open -= u64::from(one);
+        one
+    }
+}
+
+/// Counts what the kernel has killed so far, which is to be no reason for deaths that come later.
+pub(crate) fn count_kernel_kills() {
+    let _counted = Kills::now();
+}
+
+/// Tells whether a death may be one of those by which the kernel got memory.
+fn kernel_has_killed() -> bool {
+    Kills::now().and_then(|mut kills| kills.as_mut().map(Kills::take)).unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Duration, Instant, Kills};
+
+    #[test]
+    fn each_kill_is_the_reason_of_one_death_soon_after() {
+        let start = Instant::now();
+        let mut kills = Kills { counted: 7, open: 0, noticed: start };
+        assert!(!kills.take());
+        // Two at once.
+        kills.count(9, start);
+        assert!(kills.take());
+        kills.count(9, start);
+        assert!(kills.take() && !kills.take());
+        // Counted out of turn.
+        kills.count(11, start);
+        kills.count(10, start);
+        assert!(kills.take() && kills.take() && !kills.take());
+        // Too long ago.
+        kills.count(12, start);
+        kills.count(12, start + Kills::FRESH - Duration::from_nanos(1));
+        assert_eq!(kills.open, 1);
+        kills.count(12, start + Kills::FRESH);
+        assert!(!kills.take());
+        kills.count(13, start + 2 * Kills::FRESH);
+        assert!(kills.take() && !kills.take());
+    }
 }

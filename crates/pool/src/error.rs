@@ -124,7 +124,7 @@ impl TaskError {
     }
 
     /// Tells whether the worker seems to have died for want of memory: the kernel's out-of-memory
-    /// killer has killed a process, or the worker aborted and had a
+    /// killer has just killed a process, or the worker aborted and had a
     /// [limit](crate::Builder::memory_limit). Neither is certain.
     pub fn is_out_of_memory(&self) -> bool {
         matches!(&*self.0, TaskKind::Died { death, .. } if death.memory.is_some())

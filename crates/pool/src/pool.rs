@@ -120,7 +120,7 @@ impl Pool {
 impl<M> Pool<M> {
     pub(crate) fn start(settings: Settings) -> Result<Self, Error> {
         // What was killed before has nothing to do with the workers.
-        let _before = death::kernel_has_killed();
+        death::count_kernel_kills();
         let options = settings.options.clone();
         let shared = Arc::new(Shared::new(settings).map_err(Kind::Watch)?);
         let dispatcher = Dispatcher::new(Arc::clone(&shared))?;
