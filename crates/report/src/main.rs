@@ -48,7 +48,10 @@ fn main() -> Result<()> {
     if names.is_empty() {
         names.extend(ALL.map(String::from));
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
+    // As `cargo run` says: what was compiled in is another checkout's if they share a target directory.
+    let own = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let own = own.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let root = own.join("../..").canonicalize()?;
     let dir = output_dir()?;
     let report = if again {
         let json = fs::read_to_string(dir.join("report.json")).context("there is no report")?;
