@@ -194,9 +194,19 @@ impl Dispatcher {
         let counted = worker.statistics();
         state.statistics.part_with(&counted, worker.life != Life::Retiring);
         drop(state);
-        self.forget(id, &worker)?;
         let limited = self.shared.settings.memory_limit;
-        let death = Death::of(&mut worker.process, limited, worker.unheard.clone());
+        let told = catch_unwind(AssertUnwindSafe(|| {
+            self.forget(id, &worker)?;
+            Ok(Death::of(&mut worker.process, limited, worker.unheard.clone()))
+        }));
+        let death = match told.unwrap_or_else(|_| Err(io::Error::other("its thread panicked"))) {
+            Ok(death) => death,
+            Err(error) => {
+                // Its tasks fail with all others.
+                self.shared.lock().workers.insert(id, worker);
+                return Err(error);
+            }
+        };
         let mut state = self.shared.lock();
         let left = worker.drain();
         state.statistics.tasks_of_ended += worker.statistics().tasks - counted.tasks;
