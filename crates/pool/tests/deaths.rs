@@ -5,6 +5,8 @@ mod common;
 use std::time::Duration;
 
 use common::{eventually, kill, task_that_waits, watchdog};
+use multiproc_os::deadline::Deadline;
+use multiproc_os::poll::hung_up;
 use multiproc_pool::{Pool, TaskError};
 use multiproc_process::init_before_main;
 
@@ -165,20 +167,22 @@ fn a_terminated_pool_fails_what_was_not_done() {
 fn killed_workers_under_load_lose_and_repeat_nothing() {
     watchdog();
     let pool = pool(3);
-    let done = std::sync::atomic::AtomicBool::new(false);
     let mut deaths = 0;
+    // Whoever has the end of this pipe has not done, nor failed.
+    let (reader, not_done) = std::io::pipe().unwrap();
     std::thread::scope(|scope| {
+        let not_done = not_done;
         scope.spawn(|| {
-            // So many, since on a busy machine workers are killed sooner than others can start.
-            for turn in 0..1000 {
-                if done.load(std::sync::atomic::Ordering::Relaxed) {
-                    break;
-                }
-                let pids = pool.worker_pids();
-                if let Some(pid) = pids.get(turn % pids.len().max(1)) {
+            let mut turn = 0usize;
+            while !hung_up(&reader, Deadline::after(Duration::from_millis(3))).unwrap() {
+                // Ten in a row that are killed before they are ready for a task end it.
+                let workers = pool.statistics().workers;
+                let ready: Vec<u32> =
+                    workers.iter().filter(|worker| worker.tasks > 0).map(|w| w.pid).collect();
+                if let Some(pid) = ready.get(turn % ready.len().max(1)) {
                     kill(*pid);
                 }
-                std::thread::park_timeout(Duration::from_millis(3));
+                turn += 1;
             }
         });
         for _ in 0..20 {
@@ -199,9 +203,11 @@ fn killed_workers_under_load_lose_and_repeat_nothing() {
                 }
             }
         }
-        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        drop(not_done);
     });
     assert!(deaths < 2_000, "{deaths} tasks of 100,000 died");
+    let killed = pool.statistics().died;
+    assert!(killed > 20, "{killed} workers were killed");
 }
 
 /// Regression: results that a worker had sent, and that still stood in its outbox when it was killed,
