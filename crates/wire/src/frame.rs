@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::message::Reader;
 use crate::stream::{Inlet, Outlet};
 
-/// The longest body that travels inside its packet. A longer one goes through memory.
+/// The longest body that travels inside its packet. A longer one goes through memory, or is streamed.
 ///
 /// # Examples
 ///
