@@ -1,10 +1,10 @@
 //! `cargo xtask ci`: what must pass before a change is merged, the quickest first.
 
 use std::fs;
-use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::demos::Profile;
 use crate::report::Report;
 use crate::test::Counts;
 use crate::{command, demos, test};
@@ -49,13 +49,9 @@ fn steps(report: &mut Report, counts: &mut Counts) -> Result<()> {
         *counts = ran;
         outcome
     })?;
-    step("demos", "cargo xtask demos", &mut demos::run_all)?;
-    // The demos' build has made it.
+    step("demos", "cargo xtask demos --dev", &mut || demos::run_all(Profile::Dev))?;
     let line = "run --release --package multiproc-tests --example instructions";
-    step("instructions", &format!("cargo {line}"), &mut || {
-        let program = command::target_dir()?.join("release/examples/instructions");
-        command::run(Command::new(program))
-    })
+    step("instructions", &format!("cargo {line}"), &mut || cargo(line))
 }
 
 /// Returns the names of the packages under `crates`, sorted.

@@ -10,21 +10,43 @@ use anyhow::{Context, Result, bail};
 use crate::command;
 use crate::report::Report;
 
-/// With what counts instructions in `cargo xtask ci`, so that the libraries of both are compiled once.
-const BUILD: &str = "build --release --package multiproc-examples --package multiproc-tests";
-
 /// No demo takes a tenth of it.
 const LIMIT: Duration = Duration::from_secs(300);
 
+/// How they are compiled.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Profile {
+    /// As the tests are: soon compiled, most libraries long since, and slow.
+    Dev,
+    /// As a user's program is.
+    Release,
+}
+
+impl Profile {
+    fn build(self, what: &str) -> Command {
+        let release = match self {
+            Profile::Dev => "",
+            Profile::Release => "--release",
+        };
+        command::cargo(&format!("build {release} --package multiproc-examples {what}"))
+    }
+
+    fn directory(self) -> &'static str {
+        match self {
+            Profile::Dev => "debug/examples",
+            Profile::Release => "release/examples",
+        }
+    }
+}
+
 /// Runs all of them and prints how each went.
-pub(crate) fn run_all() -> Result<()> {
+pub(crate) fn run_all(profile: Profile) -> Result<()> {
     let demos = all()?;
-    let build = format!("{BUILD} --examples");
-    command::run(command::cargo(&build)).context("the demos do not build")?;
+    command::run(profile.build("--examples")).context("the demos do not build")?;
     let mut report = Report::default();
     for demo in &demos {
         println!("\n=== {}: {}", demo.name, demo.shows);
-        report.run(&demo.name, || demo.run(vec![]));
+        report.run(&demo.name, || demo.run(profile, vec![]));
     }
     println!("\nDemos:\n{}", report.table());
     match report.failed() {
@@ -40,9 +62,10 @@ pub(crate) fn run_one(name: &str, args: Vec<OsString>) -> Result<()> {
         let names: Vec<_> = demos.iter().map(|demo| demo.name.as_str()).collect();
         bail!("there is no demo {name:?}; there are {}", names.join(", "));
     };
-    let build = format!("{BUILD} --quiet --example {name}");
-    command::run(command::cargo(&build)).with_context(|| format!("demo {name} does not build"))?;
-    demo.run(args).with_context(|| format!("demo {name}"))
+    let profile = Profile::Release;
+    let build = profile.build(&format!("--quiet --example {name}"));
+    command::run(build).with_context(|| format!("demo {name} does not build"))?;
+    demo.run(profile, args).with_context(|| format!("demo {name}"))
 }
 
 /// Prints the name of each and what it shows.
@@ -61,8 +84,8 @@ struct Demo {
 }
 
 impl Demo {
-    fn run(&self, args: Vec<OsString>) -> Result<()> {
-        let program = command::target_dir()?.join("release/examples").join(&self.name);
+    fn run(&self, profile: Profile, args: Vec<OsString>) -> Result<()> {
+        let program = command::target_dir()?.join(profile.directory()).join(&self.name);
         let child = command::spawn(Command::new(program).args(args))?;
         command::wait_within(child, LIMIT)
     }

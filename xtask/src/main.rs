@@ -12,10 +12,13 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use lexopt::prelude::*;
 
+use crate::demos::Profile;
+
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
   demos                 run every program of the tutorial
+  demos --dev           the same, compiled as tests are: sooner built, slower, their times say nothing
   demos NAME [ARG...]   run one of them
   demos --list          say which there are, and what each shows
   test                  run all tests: unit, integration, documentation
@@ -40,7 +43,11 @@ fn run() -> Result<()> {
         None | Some(Short('h') | Long("help")) => println!("{USAGE}"),
         Some(Value(command)) => match command.to_str() {
             Some("demos") => match args.next()? {
-                None => demos::run_all()?,
+                None => demos::run_all(Profile::Release)?,
+                Some(Long("dev")) => {
+                    nothing_more(args)?;
+                    demos::run_all(Profile::Dev)?;
+                }
                 Some(Long("list")) => {
                     nothing_more(args)?;
                     demos::list()?;
