@@ -126,6 +126,24 @@ impl Traced {
         length
     }
 
+    /// Has it run until this moment, and leaves it stopped there. Tells how many instructions there were if
+    /// it came to the end.
+    pub fn advance<'a>(&self, until: impl Into<Moment<'a>>) -> Option<u64> {
+        self.go(until.into(), || ())
+    }
+
+    /// Has it run on at full speed from where it was left, if that is not the end already, and ends it.
+    pub fn finish(self, at_end: bool) {
+        let start = Instant::now();
+        if !at_end {
+            self.resume(libc::PTRACE_CONT);
+            while self.wait() != Some(libc::SIGSTOP) {
+                assert!(start.elapsed().as_secs() < 20, "it does not come to the end");
+            }
+        }
+        self.kill();
+    }
+
     /// Has it run until this moment. Tells how many instructions there were if it came to the end.
     fn go(&self, until: Moment<'_>, mut help: impl FnMut()) -> Option<u64> {
         let Moment { instructions, way } = until;

@@ -16,6 +16,7 @@ pub mod memory;
 pub mod octets;
 pub mod robust;
 
+pub mod handoff;
 pub mod poll;
 pub mod reactor;
 pub mod socket;

@@ -160,14 +160,16 @@ impl Turn<'_> {
     /// and then it does not, in order to see whether they still do not.
     #[inline]
     pub fn yield_ahead(&mut self) {
-        let late = self.patience.late.load(Relaxed);
-        if late >= Self::ENOUGH
-            && !late.is_multiple_of(Self::PROBE)
-            && !self.patience.rests()
-            && !self.patience.budget().0.is_zero()
-        {
+        if self.is_ahead() {
             self.try_yield();
         }
+    }
+
+    /// Tells whether this wait is one that [yields ahead](Turn::yield_ahead).
+    #[inline]
+    pub fn is_ahead(&self) -> bool {
+        let late = self.patience.late.load(Relaxed);
+        late >= Self::ENOUGH && !late.is_multiple_of(Self::PROBE) && self.will_yield()
     }
 
     /// Tells whether others keep the core busy, so that an attempt may as well be one that sleeps.
@@ -186,6 +188,12 @@ impl Turn<'_> {
             self.rests = true;
         }
         true
+    }
+
+    /// Tells whether it would [yield](Turn::try_yield), as far as is known without a look at the clock.
+    #[inline]
+    pub fn will_yield(&self) -> bool {
+        !self.patience.budget().0.is_zero() && !self.patience.rests()
     }
 
     /// Yields after an attempt found nothing, and says whether to make another. If not, the caller is

@@ -193,6 +193,22 @@ pub fn recv(socket: impl AsFd, buffer: &mut [u8], wait: Wait) -> io::Result<Opti
     }
 }
 
+/// Receives one packet that has no descriptors, if one is there: they would be lost. `None` means that
+/// the other end is closed.
+#[inline]
+pub fn recv_bytes(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    let socket = socket.as_fd();
+    loop {
+        match rustix::net::recv(socket, &mut *buffer, RecvFlags::DONTWAIT | RecvFlags::TRUNC) {
+            Ok((_, 0)) => break Ok(recv_at_end(socket, buffer)?.map(|packet| packet.len)),
+            Ok((_, len)) => break Ok(Some(len)),
+            // See `recv_once`.
+            Err(Errno::INTR | Errno::CONNRESET) => {}
+            Err(error) => break Err(error.into()),
+        }
+    }
+}
+
 #[cold]
 fn recv_at_end(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Option<Packet>> {
     match recv_once(socket, buffer, Wait::Try) {
@@ -241,9 +257,10 @@ pub fn is_closed(error: &io::Error) -> bool {
 
 /// Tells whether the error says that the call would have blocked.
 ///
-/// Too many descriptors under way count as a full socket: they are taken out sooner or later.
+/// Too many descriptors under way count as a full socket: they are taken out sooner or later; so does a
+/// receiver that is busy.
 pub fn is_full(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::WouldBlock
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::ResourceBusy)
         || error.raw_os_error() == Some(Errno::TOOMANYREFS.raw_os_error())
 }
 
@@ -251,6 +268,11 @@ pub fn is_full(error: &io::Error) -> bool {
 pub fn is_exhausted(error: &io::Error) -> bool {
     let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS];
     exhausted.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// Tells whether the error of [`recv`] says that it took a packet and lost it.
+pub fn is_lost(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::MFILE.raw_os_error())
 }
 
 /// Tells whether the error says that the packet is larger than the socket's send buffer.
