@@ -74,7 +74,7 @@ pub fn pipe<T>() -> Result<(Connection<T>, Connection<T>), Error> {
 /// ```
 #[allow(clippy::type_complexity)] // Two ends are two ends.
 pub fn duplex<A, B>() -> Result<(Connection<A, B>, Connection<B, A>), Error> {
-    let (here, there) = Endpoint::pair()?;
+    let (here, there) = Endpoint::pair_with_memory()?;
     Ok((Connection::new(here), Connection::new(there)))
 }
 
@@ -173,7 +173,7 @@ impl<S, R> Connection<S, R> {
 impl<S: Serialize + DeserializeOwned, R> Connection<S, R> {
     /// Sends a value, and waits for room if the other end is slow to receive.
     ///
-    /// `Ok` says that it is under way, not that it was received. A value of any size goes through: one
+    /// `Ok` says that it is under way, or in the hands of a thread that waits for it, not that it was read. A value of any size goes through: one
     /// above 64 KiB as memory that is handed over, or while it is received.
     ///
     /// # Errors

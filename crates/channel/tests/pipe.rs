@@ -485,6 +485,117 @@ fn threads_share_an_end() {
     assert!(received.into_iter().eq(0..3 * EACH));
 }
 
+/// Who has sent it, the how manieth it is, and more or less of something.
+type Numbered = (u8, u32, Vec<u16>, Option<Fd<File>>);
+
+/// Short and long ones, and now and then one with a handle.
+fn numbered(thread: u8, number: u32, handles: bool) -> Numbered {
+    let len = match (u32::from(thread) + number) % 100 {
+        0 => 30_000,
+        few @ 1..10 => few * 100,
+        few => few % 30,
+    };
+    let with_handle = handles && number % 50 == 7;
+    let handle = with_handle.then(|| file(number.into()));
+    (thread, number, vec![number as u16; len as usize], handle)
+}
+
+#[test]
+fn messages_keep_their_order_whichever_way_they_go() {
+    const EACH: u32 = 3000;
+    const THREADS: u8 = 3;
+    for handles in [false, true] {
+        let (here, there) = pipe::<Numbered>().unwrap();
+        let child = spawn(
+            |(there, handles): (Connection<Numbered>, bool)| {
+                std::thread::scope(|scope| {
+                    for thread in 0..THREADS {
+                        let there = &there;
+                        scope.spawn(move || {
+                            for number in 0..EACH {
+                                there.send(numbered(thread, number, handles)).unwrap();
+                                // Now and then it waits, and so finds the other waiting.
+                                if number % 10 == 0 {
+                                    there.recv().unwrap();
+                                }
+                            }
+                        });
+                    }
+                });
+            },
+            (there, handles),
+        );
+        let mut next = [0; THREADS as usize];
+        let mut attempt = 0u64;
+        while next != [EACH; THREADS as usize] {
+            attempt += 1;
+            let received = match attempt % 4 {
+                0 => here.try_recv().unwrap(),
+                1 => here.recv_timeout(Duration::from_micros(attempt % 100)).unwrap(),
+                _ => Some(here.recv().unwrap()),
+            };
+            let Some((thread, number, content, handle)) = received else { continue };
+            assert_eq!(number, std::mem::replace(&mut next[thread as usize], number + 1));
+            let (_, _, expected, with_handle) = numbered(thread, number, handles);
+            assert_eq!(content, expected);
+            let told = |handle: Option<Fd<File>>| handle.as_ref().map(common::number);
+            assert_eq!(told(handle), told(with_handle));
+            if number % 10 == 0 {
+                here.send((0, 0, vec![], None)).unwrap();
+            }
+        }
+        child.join().unwrap();
+        assert!(here.recv().unwrap_err().is_closed());
+    }
+}
+
+/// Sends back what comes.
+fn echo(end: Connection<u64>) {
+    for received in &end {
+        end.send(received.unwrap()).unwrap();
+    }
+}
+
+#[test]
+fn a_value_for_a_child_that_was_killed_comes_back() {
+    for _ in 0..200 {
+        let (here, there) = pipe::<u64>().unwrap();
+        let child = spawn(echo, there);
+        for i in 0..20 {
+            here.send(i).unwrap();
+            assert_eq!(here.recv().unwrap(), i);
+        }
+        // It waits, and is yet to sleep, most of the time.
+        child.kill().unwrap();
+        child.join().unwrap_err();
+        let error = here.send(7).unwrap_err();
+        assert!(error.is_closed() && error.into_inner() == Some(7));
+    }
+}
+
+#[test]
+fn values_come_once_though_a_child_is_stopped_time_and_again() {
+    const SOON: Duration = Duration::from_millis(1);
+    const SIGCONT: i32 = 18;
+    const SIGSTOP: i32 = 19;
+    let (here, there) = pipe::<u64>().unwrap();
+    let child = spawn(echo, there);
+    for round in 0..300 {
+        let signal = |signal| child.send_signal(signal).unwrap();
+        here.send(round).unwrap();
+        signal(SIGSTOP);
+        let mut received = here.recv_timeout(SOON).unwrap();
+        signal(SIGCONT);
+        if received.is_none() {
+            received = Some(here.recv().unwrap());
+        }
+        assert_eq!(received, Some(round));
+        assert_eq!(here.try_recv().unwrap(), None);
+    }
+    drop(here);
+    child.join().unwrap();
+}
+
 #[test]
 fn bytes_cross_whole_and_unchanged() {
     let (here, there) = pipe::<()>().unwrap();

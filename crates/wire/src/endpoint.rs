@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::explain;
 use crate::fd::UniqueFd;
 use crate::frame::{self, Body};
+use crate::link::{Link, Page};
 use crate::message::{Message, Reader};
 
 /// One end of a socket over which messages travel whole, in order, in both directions.
@@ -40,6 +41,7 @@ use crate::message::{Message, Reader};
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Endpoint<F = UniqueFd> {
     fd: F,
+    page: Option<Page>,
     #[serde(skip)]
     patience: Patience,
 }
@@ -61,6 +63,32 @@ impl Endpoint {
     /// ```
     pub fn pair() -> Result<(Self, Self), Error> {
         Self::pair_of()
+    }
+
+    /// Makes two connected ends that share memory as well. A short message without handles is handed over
+    /// there, without a system call, to a thread that waits in a call of the other end and yields. Each end
+    /// has one descriptor more for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Endpoint::pair`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_os::deadline::Deadline;
+    /// use multiproc_wire::{Endpoint, encode};
+    ///
+    /// let (here, there) = Endpoint::pair_with_memory()?;
+    /// here.send(&encode(&7u8)?, Deadline::NEVER)?;
+    /// assert_eq!(there.recv(Deadline::NEVER)?, Some(7u8));
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
+    pub fn pair_with_memory() -> Result<(Self, Self), Error> {
+        let (here, there) = Self::pair()?;
+        let pages = Page::pair().map_err(|error| Error::io("make memory for", error))?;
+        let with = |end, page| Endpoint { page: Some(page), ..end };
+        Ok((with(here, pages.0), with(there, pages.1)))
     }
 }
 
@@ -173,7 +201,7 @@ impl<F: AsFd> Endpoint<F> {
     pub fn recv<T: DeserializeOwned>(&self, deadline: Deadline) -> Result<Option<T>, Error> {
         if octets::is_vector::<T>() {
             let read = |body: Body<'_>, fds| body.into_vector(fds);
-            return frame::receive_body(self.as_fd(), &self.patience, deadline, read)?.transpose();
+            return frame::receive_body(self.link(), &self.patience, deadline, read)?.transpose();
         }
         self.recv_with(deadline, |reader| reader.read_only())?.transpose()
     }
@@ -204,7 +232,7 @@ impl<F: AsFd> Endpoint<F> {
         deadline: Deadline,
         read: impl FnOnce(Reader<'_>) -> R,
     ) -> Result<Option<R>, Error> {
-        frame::receive(self.as_fd(), &self.patience, deadline, read)
+        frame::receive(self.link(), &self.patience, deadline, read)
     }
 
     /// Receives one message that is bytes alone: see [`send_bytes`](Endpoint::send_bytes). They are
@@ -235,7 +263,7 @@ impl<F: AsFd> Endpoint<F> {
         read: impl FnOnce(Body<'_>, bool) -> R,
     ) -> Result<Option<R>, Error> {
         let read = |body: Body<'_>, fds: Vec<OwnedFd>| read(body, !fds.is_empty());
-        frame::receive_body(self.as_fd(), &self.patience, deadline, read)
+        frame::receive_body(self.link(), &self.patience, deadline, read)
     }
 
     /// Sends two parts, one after the other, and descriptors as one message: see
@@ -287,7 +315,7 @@ impl<F: AsFd> Endpoint<F> {
     pub fn stream(&self, message: &Message, deadline: Deadline) -> Result<bool, Error> {
         // As most messages do: in one go. Whatever is in the way of that is told by the next attempt.
         if !message.has_fds()
-            && frame::send_short(self.as_fd(), message.bytes(), Self::wait(deadline))
+            && frame::send_short(self.link(), message.bytes(), Self::wait(deadline))
         {
             return Ok(true);
         }
@@ -358,6 +386,11 @@ impl<F: AsFd> Endpoint<F> {
     }
 
     #[inline]
+    fn link(&self) -> Link<'_> {
+        Link { socket: self.as_fd(), handoff: self.page.as_ref().map(|page| &page.handoff) }
+    }
+
+    #[inline]
     fn wait(deadline: Deadline) -> Wait {
         if deadline.is_never() { Wait::Block } else { Wait::Try }
     }
@@ -372,7 +405,7 @@ impl<F: AsFd> Endpoint<F> {
         const PAUSE: Duration = Duration::from_millis(1);
         let wait = Self::wait(deadline);
         loop {
-            match frame::send(self.as_fd(), parts, fds, wait, streams) {
+            match frame::send(self.link(), parts, fds, wait, streams) {
                 Ok(()) => return Ok(true),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if !poll::writable(self, deadline)? {
@@ -396,7 +429,7 @@ impl<F: AsFd> Endpoint<F> {
 impl<F: From<OwnedFd>> From<OwnedFd> for Endpoint<F> {
     /// Takes one end of a connected `SOCK_SEQPACKET` socket.
     fn from(fd: OwnedFd) -> Self {
-        Endpoint { fd: fd.into(), patience: Patience::new() }
+        Endpoint { fd: fd.into(), page: None, patience: Patience::new() }
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::cell::Cell;
 use std::io::{self, IoSlice};
+use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use multiproc_os::context;
 use multiproc_os::deadline::Deadline;
+use multiproc_os::handoff::{self, Taken};
 use multiproc_os::memory::{SealedBytes, SealedFile};
 use multiproc_os::octets;
 use multiproc_os::patience::Patience;
@@ -14,6 +16,7 @@ use multiproc_os::socket::{self, MAX_FDS, Packet, Wait};
 use serde::de::DeserializeOwned;
 
 use crate::error::Error;
+use crate::link::Link;
 use crate::message::Reader;
 use crate::stream::{Inlet, Outlet};
 
@@ -27,7 +30,7 @@ use crate::stream::{Inlet, Outlet};
 pub const INLINE_MAX: usize = 64 << 10;
 
 const HEADER: usize = 16;
-/// The longest packet that is copied together.
+/// The longest packet that is copied together, unless it is to be handed over.
 const SHORT: usize = 512;
 /// Most of those are no longer, and have less room to be cleared.
 const SHORTER: usize = 128;
@@ -66,7 +69,7 @@ impl Header {
 /// Sends a message, whose body is these two parts one after the other, as one packet; or if it streams,
 /// and waits, a long body behind that.
 pub(crate) fn send(
-    socket: BorrowedFd<'_>,
+    link: Link<'_>,
     body: [&[u8]; 2],
     fds: &[BorrowedFd<'_>],
     wait: Wait,
@@ -74,7 +77,7 @@ pub(crate) fn send(
 ) -> io::Result<()> {
     let len = body[0].len() + body[1].len();
     if len <= INLINE_MAX {
-        match send_packet(socket, 0, len, body, &[], fds, wait) {
+        match send_packet(link, 0, len, body, &[], fds, wait) {
             // The socket's buffer is smaller than usual.
             Err(error) if socket::is_too_large(&error) => {}
             result => return result,
@@ -84,23 +87,23 @@ pub(crate) fn send(
         && wait == Wait::Block
         && let Some(outlet) = Outlet::new()
     {
-        send_packet(socket, IN_STREAM, len, [&[], &[]], &outlet.fds(), fds, wait)?;
+        send_packet(link, IN_STREAM, len, [&[], &[]], &outlet.fds(), fds, wait)?;
         return outlet.send(body);
     }
     let memory = SealedBytes::write(&body)?;
-    send_packet(socket, IN_MEMORY, len, [&[], &[]], &[memory.as_fd()], fds, wait)
+    send_packet(link, IN_MEMORY, len, [&[], &[]], &[memory.as_fd()], fds, wait)
 }
 
 /// Sends a short message without descriptors, and tells whether it went.
 #[inline]
-pub(crate) fn send_short(socket: BorrowedFd<'_>, body: &[u8], wait: Wait) -> bool {
+pub(crate) fn send_short(link: Link<'_>, body: &[u8], wait: Wait) -> bool {
     let header = Header { flags: 0, fds: 0, len: body.len() as u64 };
     HEADER + body.len() <= SHORTER
-        && send_joined::<SHORTER>(socket, &header, [body, &[]], wait).is_ok()
+        && send_joined::<SHORTER>(link, &header, [body, &[]], wait).is_ok()
 }
 
 fn send_packet(
-    socket: BorrowedFd<'_>,
+    link: Link<'_>,
     flags: u8,
     len: usize,
     inline: [&[u8]; 2],
@@ -114,14 +117,16 @@ fn send_packet(
     let send = |header: &Header, attached: &[BorrowedFd<'_>]| {
         let header = header.encode();
         let parts = [&header, inline[0], inline[1]].map(IoSlice::new);
-        socket::send(socket, &parts, attached, wait)
+        link.send(&parts, attached, wait)
     };
     if fds.is_empty() && own.is_empty() {
         // Copying a short packet together costs less than having the kernel gather it.
         return if HEADER + len <= SHORTER {
-            send_joined::<SHORTER>(socket, &header, inline, wait)
+            send_joined::<SHORTER>(link, &header, inline, wait)
         } else if HEADER + len <= SHORT {
-            send_joined::<SHORT>(socket, &header, inline, wait)
+            send_joined::<SHORT>(link, &header, inline, wait)
+        } else if HEADER + len <= handoff::ROOM && link.is_awaited() {
+            send_awaited(link, &header, inline, wait)
         } else {
             send(&header, &[])
         };
@@ -140,18 +145,30 @@ fn send_packet(
 
 /// Sends the header and the parts, which are no longer than the room together, as one packet.
 fn send_joined<const ROOM: usize>(
-    socket: BorrowedFd<'_>,
+    link: Link<'_>,
     header: &Header,
     inline: [&[u8]; 2],
     wait: Wait,
 ) -> io::Result<()> {
     let mut packet = [0; ROOM];
+    link.send_bytes(join(&mut packet, header, inline), wait)
+}
+
+/// Sends them to somebody who waits.
+fn send_awaited(link: Link<'_>, header: &Header, inline: [&[u8]; 2], wait: Wait) -> io::Result<()> {
+    let mut buffer = Buffer::take();
+    link.send_bytes(join(&mut buffer.0, header, inline), wait)
+}
+
+/// Copies the header and the parts together, for which there is room.
+#[inline]
+fn join<'a>(packet: &'a mut [u8], header: &Header, inline: [&[u8]; 2]) -> &'a [u8] {
     let mut len = 0;
     for part in [&header.encode(), inline[0], inline[1]] {
         packet[len..len + part.len()].copy_from_slice(part);
         len += part.len();
     }
-    socket::send_bytes(socket, &packet[..len], wait)
+    &packet[..len]
 }
 
 /// Puts the descriptors into a private socket and gives the end from which they are taken.
@@ -293,7 +310,7 @@ impl Body<'_> {
 
 /// Receives a message and has it read. `Ok(None)`: the deadline passed before one came.
 pub(crate) fn receive<R>(
-    socket: BorrowedFd<'_>,
+    link: Link<'_>,
     patience: &Patience,
     deadline: Deadline,
     read: impl FnOnce(Reader<'_>) -> R,
@@ -306,18 +323,18 @@ pub(crate) fn receive<R>(
         }
         Place::Stream(inlet) => Ok(read(Reader::new(&inlet.to_vec()?, fds))),
     };
-    receive_body(socket, patience, deadline, read)?.transpose()
+    receive_body(link, patience, deadline, read)?.transpose()
 }
 
 /// Receives a message and gives its bytes and descriptors, as [`receive`] does.
 pub(crate) fn receive_body<R>(
-    socket: BorrowedFd<'_>,
+    link: Link<'_>,
     patience: &Patience,
     deadline: Deadline,
     read: impl FnOnce(Body<'_>, Vec<OwnedFd>) -> R,
 ) -> Result<Option<R>, Error> {
     let mut buffer = Buffer::take();
-    let Some(packet) = wait_for_packet(socket, &mut buffer.0, patience, deadline)? else {
+    let Some(packet) = wait_for_packet(link, &mut buffer.0, patience, deadline)? else {
         return Ok(None);
     };
     let Some(bytes) = buffer.0.get(..packet.len) else {
@@ -328,38 +345,41 @@ pub(crate) fn receive_body<R>(
 
 /// Attempts, yields and sleeps at one place each: see [`Patience::turn`].
 fn wait_for_packet(
-    socket: BorrowedFd<'_>,
+    link: Link<'_>,
     buffer: &mut [u8],
     patience: &Patience,
     deadline: Deadline,
 ) -> Result<Option<Packet>, Error> {
     let mut turn = patience.turn();
-    if !deadline.has_passed() {
-        turn.yield_ahead();
-    }
+    let mut ahead = !deadline.has_passed() && turn.is_ahead() && !link.is_expecting();
     let mut wait = Wait::Try;
     if deadline.is_never() && turn.sleeps_at_once() {
         wait = Wait::Block;
     }
     let packet = loop {
-        match socket::recv(socket, buffer, wait) {
-            Ok(Some(packet)) => break Some(packet),
-            Ok(None) => return Err(Error::closed()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(Error::io("receive", error)),
+        if !mem::take(&mut ahead) {
+            match link.recv(buffer, wait) {
+                Ok(Some(packet)) => break Some(packet),
+                Ok(None) => return Err(Error::closed()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(Error::io("receive", error)),
+            }
+            // Whoever blocks and is told that it would was handed a descriptor that cannot block.
+            if deadline.has_passed() || wait == Wait::Block {
+                break None;
+            }
         }
-        // Whoever blocks and is told that it would was handed a descriptor that cannot block.
-        if deadline.has_passed() || wait == Wait::Block {
-            break None;
-        }
-        if turn.try_yield() {
-            continue;
+        match link.take(buffer, &mut turn) {
+            Taken::Packet(len) => break Some(Packet { len, fds: Vec::new() }),
+            Taken::Nothing => continue,
+            Taken::Enough => {}
         }
         if deadline.is_never() {
             wait = Wait::Block;
         } else {
             // Another may receive what there is; at a passed deadline what is there is still taken.
-            poll::readable([socket], deadline).map_err(|error| Error::io("wait for", error))?;
+            let socket = [link.socket];
+            poll::readable(socket, deadline).map_err(|error| Error::io("wait for", error))?;
         }
     };
     turn.end(packet.is_some());

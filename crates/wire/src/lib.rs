@@ -7,6 +7,7 @@ mod error;
 mod explain;
 mod fd;
 mod frame;
+mod link;
 mod message;
 mod stream;
 mod table;

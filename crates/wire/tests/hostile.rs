@@ -168,9 +168,16 @@ fn descriptors_that_are_missing_or_too_many() {
     let text = refused::<u8>(&packet(0, 3, 1, &[0]), &fds);
     assert!(text.contains("descriptors are left over"), "{text}");
     // An endpoint that is none is found out when it is used.
-    let end: Endpoint = receive(&packet(0, 1, 1, &[0]), &fds[..1]).unwrap();
+    let end: Endpoint = receive(&packet(0, 1, 2, &[0, 0]), &fds[..1]).unwrap();
     assert!(end.recv::<u8>(Deadline::now()).is_err());
     assert!(end.send_bytes(&[1], Deadline::now()).is_err());
+    // Memory that is none, or too short, is found out at once.
+    let (pipe, _writer) = std::io::pipe().unwrap();
+    let text = refused::<Endpoint>(&packet(0, 2, 4, &[0, 1, 1, 0]), &[fds[0], pipe.as_fd()]);
+    assert!(text.contains("not shared memory"), "{text}");
+    let short = memory(&[0; 100], 100, SealFlags::SHRINK);
+    let text = refused::<Endpoint>(&packet(0, 2, 4, &[0, 1, 1, 0]), &[fds[0], short.as_fd()]);
+    assert!(text.contains("not within the shared memory"), "{text}");
 }
 
 #[test]
