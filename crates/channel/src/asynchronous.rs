@@ -12,8 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::Poll;
 use std::time::Duration;
 
-use multiproc_os::deadline::Deadline;
-use multiproc_wire::{Message, encode_move};
+use multiproc_wire::{Attempt, Message, encode_move};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::Interest;
@@ -81,7 +80,8 @@ impl<S: Serialize + DeserializeOwned, R> Connection<S, R> {
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime with I/O enabled; for a value with handles, also time.
+    /// Outside of a tokio runtime with I/O enabled; for a value with handles, or of more than 64 KiB, also
+    /// time.
     ///
     /// # Examples
     ///
@@ -106,11 +106,12 @@ impl<S: Serialize + DeserializeOwned, R> Connection<S, R> {
     }
 
     async fn send_message(&self, message: &Message) -> Result<(), Error> {
-        let attempt = || Ok(self.endpoint().send(message, Deadline::now())?.then_some(()));
-        if !message.has_fds() {
-            return when_ready(self.as_fd(), Interest::WRITABLE, attempt).await;
-        }
-        while attempt()?.is_none() {
+        let attempt = || match self.endpoint().attempt(message)? {
+            Attempt::Sent => Ok(Some(true)),
+            Attempt::Busy => Ok(Some(false)),
+            Attempt::NoRoom => Ok(None),
+        };
+        while !when_ready(self.as_fd(), Interest::WRITABLE, attempt).await? {
             tokio::time::sleep(PAUSE).await;
         }
         Ok(())

@@ -196,7 +196,8 @@ impl<S: Serialize + DeserializeOwned, R> Connection<S, R> {
     ///
     /// # Errors
     ///
-    /// As [`send`](Connection::send), and if there is no room: [`SendError::is_full`].
+    /// As [`send`](Connection::send), and if there is no room, or the receiver is not ready for the first
+    /// handle: [`SendError::is_full`].
     ///
     /// # Examples
     ///
@@ -754,7 +755,8 @@ impl<'a, T: DeserializeOwned> IntoIterator for &'a Receiver<T> {
 }
 
 impl<S, R> AsFd for Connection<S, R> {
-    /// The socket, readable when a call to receive would not wait.
+    /// The socket, readable when a call to receive would not wait. It is for that alone: the ends count what
+    /// they send and receive.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.endpoint.as_fd()
     }
@@ -767,7 +769,8 @@ impl<T> AsFd for Sender<T> {
 }
 
 impl<T> AsFd for Receiver<T> {
-    /// The socket, readable when a call to receive would not wait.
+    /// The socket, readable when a call to receive would not wait. It is for that alone: the ends count what
+    /// they send and receive.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }

@@ -7,7 +7,9 @@ use std::pin::pin;
 
 use common::tasks::{next, once, run};
 use common::{file, number, spawn, wait_asleep};
-use multiproc_channel::{JoinableQueue, Queue, Receiver, Sender, Waitable, pipe, wait_async};
+use multiproc_channel::{
+    Connection, JoinableQueue, Queue, Receiver, Sender, Waitable, pipe, wait_async,
+};
 use multiproc_wire::Fd;
 
 multiproc_process::init_before_main!();
@@ -48,6 +50,40 @@ fn tasks_share_a_queue_with_processes() {
     consumer.join().unwrap();
     producer.join().unwrap();
     assert_eq!(sum + results.get().unwrap(), EACH * (EACH + 1));
+}
+
+#[test]
+fn a_long_message_is_sent_though_its_receiver_was_stopped_while_it_looked() {
+    const SIGCONT: i32 = 18;
+    const SIGSTOP: i32 = 19;
+    const LEN: usize = 70_000;
+    for _ in 0..50 {
+        let (here, there) = pipe::<Vec<u8>>().unwrap();
+        let child = spawn(
+            |there: Connection<Vec<u8>>| {
+                there.send(Vec::new()).unwrap();
+                // Where it is stopped, if not in between.
+                loop {
+                    if let Some(message) = there.try_recv().unwrap() {
+                        return message.len();
+                    }
+                }
+            },
+            there,
+        );
+        here.recv().unwrap();
+        child.send_signal(SIGSTOP).unwrap();
+        run(async {
+            let mut send = pin!(here.send_async(vec![7; LEN]));
+            let sent = once(send.as_mut()).await;
+            child.send_signal(SIGCONT).unwrap();
+            match sent {
+                Some(sent) => sent.unwrap(),
+                None => send.await.unwrap(),
+            }
+        });
+        assert_eq!(child.join().unwrap(), LEN);
+    }
 }
 
 #[test]

@@ -27,6 +27,7 @@
 //! | the receiver, while full | the packet was in its hands |
 //! | a sender, while it writes | the packet was never sent; the receiver waits for a moment, and the side stays broken |
 //! | a sender, after it has counted and before it sends | the counts differ for good: all goes through the socket |
+//! | the receiver, in a plain attempt (see below) | its count stays; the socket tells a sender with descriptors |
 //!
 //! A sender that is stopped while it writes finds the side broken when it goes on, mends it and uses the
 //! socket. Until then nobody else writes there.
@@ -37,7 +38,7 @@
 //! loses them. So attempts to receive are *plain* until the other end has first sent any. It announces
 //! that (`attaches`), and goes on when no plain attempt is under way: either it sees that one is, or that sees
 //! the announcement. A receiver that is stopped in one, which takes half a microsecond, keeps the first
-//! packet with descriptors waiting as a full socket would.
+//! packet with descriptors waiting. Nothing tells when it goes on, so that its sender tries again.
 //!
 //! # Signals
 //!
@@ -55,7 +56,7 @@ use std::time::{Duration, Instant};
 use crate::memory::Mapping;
 use crate::robust::{FUTEX_OFFSET, Links, Thread};
 
-/// How long the shared memory is. Packets that are much shorter than others use half as much.
+/// How long the shared memory is. As long as packets are short, two of its three pages are used.
 pub const LEN: usize = 12 << 10;
 /// The longest packet that is handed over: 4 KiB, and what a message has in front of them.
 pub const ROOM: usize = (4 << 10) + 64;

@@ -38,8 +38,8 @@ pub fn writable(fd: impl AsFd, deadline: Deadline) -> io::Result<bool> {
     Ok(!polled[0].revents().is_empty())
 }
 
-/// Waits until the descriptor is hung up, which for a pidfd means that the process was reaped (Linux
-/// 6.9 and later), or until the deadline.
+/// Waits until the descriptor is hung up, or until the deadline. For a pidfd it means that the process was
+/// reaped (Linux 6.9 and later), for a socket that the other end is closed.
 ///
 /// Returns `false` if the deadline passed.
 pub fn hung_up(fd: impl AsFd, deadline: Deadline) -> io::Result<bool> {

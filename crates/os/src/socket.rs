@@ -257,8 +257,8 @@ pub fn is_closed(error: &io::Error) -> bool {
 
 /// Tells whether the error says that the call would have blocked.
 ///
-/// Too many descriptors under way count as a full socket: they are taken out sooner or later; so does a
-/// receiver that is busy.
+/// Too many descriptors under way count as a full socket: they are taken out sooner or later. So does a
+/// receiver that is busy (see [`handoff`](crate::handoff)).
 pub fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::ResourceBusy)
         || error.raw_os_error() == Some(Errno::TOOMANYREFS.raw_os_error())

@@ -66,12 +66,12 @@ impl Endpoint {
     }
 
     /// Makes two connected ends that share memory as well. A short message without handles is handed over
-    /// there, without a system call, to a thread that waits in a call of the other end and yields. Each end
-    /// has one descriptor more for it.
+    /// there, without a system call, to a thread that waits in a call of the other end and yields. An end
+    /// has one descriptor more for it once it was sent to another process; before, both have one.
     ///
     /// # Errors
     ///
-    /// As [`Endpoint::pair`].
+    /// As [`Endpoint::pair`], or there is no memory or address space left.
     ///
     /// # Examples
     ///
@@ -395,6 +395,29 @@ impl<F: AsFd> Endpoint<F> {
         if deadline.is_never() { Wait::Block } else { Wait::Try }
     }
 
+    /// Makes one attempt to send a message, which does not wait.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Endpoint::send).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiproc_wire::{Attempt, Endpoint, encode};
+    ///
+    /// let (here, _there) = Endpoint::pair()?;
+    /// let message = encode(&[7u8; 1000])?;
+    /// while here.attempt(&message)? == Attempt::Sent {}
+    /// // It is full: somebody has to receive.
+    /// assert_eq!(here.attempt(&message)?, Attempt::NoRoom);
+    /// # Ok::<(), multiproc_wire::Error>(())
+    /// ```
+    pub fn attempt(&self, message: &Message) -> Result<Attempt, Error> {
+        self.attempt_parts([message.bytes(), &[]], &message.fds(), Wait::Try, false)
+            .map_err(|error| Error::io("send", error))
+    }
+
     fn try_send_parts(
         &self,
         parts: [&[u8]; 2],
@@ -405,25 +428,61 @@ impl<F: AsFd> Endpoint<F> {
         const PAUSE: Duration = Duration::from_millis(1);
         let wait = Self::wait(deadline);
         loop {
-            match frame::send(self.link(), parts, fds, wait, streams) {
-                Ok(()) => return Ok(true),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            match self.attempt_parts(parts, fds, wait, streams)? {
+                Attempt::Sent => return Ok(true),
+                Attempt::NoRoom => {
                     if !poll::writable(self, deadline)? {
                         return Ok(false);
                     }
                 }
-                Err(error) if socket::is_full(&error) => {
+                Attempt::Busy => {
                     if deadline.has_passed() {
                         return Ok(false);
                     }
-                    // Nothing tells when descriptors under way are taken out.
                     #[allow(clippy::disallowed_methods)]
                     thread::sleep(PAUSE);
                 }
-                Err(error) => return Err(error),
             }
         }
     }
+
+    fn attempt_parts(
+        &self,
+        parts: [&[u8]; 2],
+        fds: &[BorrowedFd<'_>],
+        wait: Wait,
+        streams: bool,
+    ) -> io::Result<Attempt> {
+        match frame::send(self.link(), parts, fds, wait, streams) {
+            Ok(()) => Ok(Attempt::Sent),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Attempt::NoRoom),
+            Err(error) if socket::is_full(&error) => Ok(Attempt::Busy),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What came of an attempt to send.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_wire::{Attempt, Endpoint, encode};
+///
+/// let (here, _there) = Endpoint::pair()?;
+/// assert_eq!(here.attempt(&encode("hello")?)?, Attempt::Sent);
+/// # Ok::<(), multiproc_wire::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// The message is under way.
+    Sent,
+    /// There is no room for it. The endpoint is writable as soon as there is some.
+    NoRoom,
+    /// Something is in the way of its descriptors, or of those that a long body has: as many are under way
+    /// as may be, or the receiver is not ready for the first of them. Nothing tells when it is over; that
+    /// is as a rule soon.
+    Busy,
 }
 
 impl<F: From<OwnedFd>> From<OwnedFd> for Endpoint<F> {

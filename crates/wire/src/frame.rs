@@ -76,6 +76,9 @@ pub(crate) fn send(
     streams: bool,
 ) -> io::Result<()> {
     let len = body[0].len() + body[1].len();
+    if len > INLINE_MAX || !fds.is_empty() {
+        link.announce_fds(wait)?;
+    }
     if len <= INLINE_MAX {
         match send_packet(link, 0, len, body, &[], fds, wait) {
             // The socket's buffer is smaller than usual.

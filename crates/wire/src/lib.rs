@@ -12,7 +12,7 @@ mod message;
 mod stream;
 mod table;
 
-pub use endpoint::Endpoint;
+pub use endpoint::{Attempt, Endpoint};
 pub use error::Error;
 pub use fd::{Fd, SharedFd, UniqueFd};
 pub use frame::{Body, INLINE_MAX};

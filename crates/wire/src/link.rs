@@ -5,9 +5,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::thread;
 
+use multiproc_os::deadline::Deadline;
 use multiproc_os::handoff::{self, Handoff, Side, Taken};
 use multiproc_os::memory::{Mapping, Memory};
 use multiproc_os::patience::Turn;
+use multiproc_os::poll;
 use multiproc_os::socket::{self, Packet, Wait};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -88,21 +90,30 @@ impl Link<'_> {
         fds: &[BorrowedFd<'_>],
         wait: Wait,
     ) -> io::Result<()> {
-        if !fds.is_empty() && !self.may_attach() {
-            return Err(io::ErrorKind::ResourceBusy.into());
+        if !fds.is_empty() {
+            self.announce_fds(wait)?;
         }
         self.count(|| socket::send(self.socket, parts, fds, wait))
     }
 
-    fn may_attach(self) -> bool {
-        /// A receiver that is not stopped is ready much sooner.
+    /// To be called before what costs more: fails if the receiver is busy with an attempt in which it would
+    /// lose descriptors.
+    pub(crate) fn announce_fds(self, wait: Wait) -> io::Result<()> {
+        /// One that is not stopped is ready much sooner.
         const YIELDS: usize = 100;
-        let Some(handoff) = self.handoff else { return true };
-        handoff.may_attach()
-            || (0..YIELDS).any(|_| {
-                thread::yield_now();
-                handoff.may_attach()
-            })
+        let Some(handoff) = self.handoff else { return Ok(()) };
+        let yields = if wait == Wait::Block { YIELDS } else { 1 };
+        for _ in 0..yields {
+            if handoff.may_attach() {
+                return Ok(());
+            }
+            thread::yield_now();
+        }
+        // One that has died in the attempt is told of by the socket, to who sends.
+        if handoff.may_attach() || poll::hung_up(self.socket, Deadline::now())? {
+            return Ok(());
+        }
+        Err(io::ErrorKind::ResourceBusy.into())
     }
 
     #[inline]

@@ -12,7 +12,7 @@ use multiproc_harness::trace::{Moment, Traced, Way};
 use multiproc_os::deadline::Deadline;
 use multiproc_os::handoff::{Handoff, LEN, Side, Taken};
 use multiproc_os::memory::{Mapping, Memory};
-use multiproc_wire::{Endpoint, SharedFd, encode};
+use multiproc_wire::{Attempt, Endpoint, Message, SharedFd, encode};
 
 fn main() {
     multiproc_harness::run(&[
@@ -22,10 +22,8 @@ fn main() {
         ("a_sender_is_stopped_anywhere", a_sender_is_stopped_anywhere),
         ("a_sender_is_killed_anywhere", a_sender_is_killed_anywhere),
         ("no_plain_attempt_meets_descriptors", no_plain_attempt_meets_descriptors),
-        (
-            "descriptors_wait_for_a_receiver_that_is_stopped",
-            descriptors_wait_for_a_receiver_that_is_stopped,
-        ),
+        ("descriptors_wait_for_a_stopped_receiver", descriptors_wait_for_a_stopped_receiver),
+        ("descriptors_wait_for_no_killed_receiver", descriptors_wait_for_no_killed_receiver),
     ]);
 }
 
@@ -190,31 +188,42 @@ fn no_plain_attempt_meets_descriptors() {
     assert!(allowed > 10 && attempts > 10, "{allowed}, {attempts}");
 }
 
-fn descriptors_wait_for_a_receiver_that_is_stopped() {
-    let (_here, there) = Endpoint::pair_with_memory().unwrap();
-    let null = SharedFd::from(OwnedFd::from(File::open("/dev/null").unwrap()));
-    let message = encode(&null).unwrap();
+/// Has a process make one plain attempt to receive and stops it after some instructions, of which several
+/// are within the attempt, each time as another process.
+fn at_some_instructions(mut act: impl FnMut(Traced, Report, Moment<'_>, [Endpoint; 2])) {
+    let receiver = || {
+        let (here, there) = Endpoint::pair_with_memory().unwrap();
+        let receive = || there.recv::<SharedFd>(Deadline::now()).is_ok_and(|fd| fd.is_some());
+        let (receiver, report) = traced(receive);
+        (receiver, report, [here, there])
+    };
     let way = Way::default();
-    let receive =
-        || traced(|| there.recv::<SharedFd>(Deadline::now()).is_ok_and(|fd| fd.is_some()));
-    let (receiver, report) = receive();
-    let length = receiver.run(way.to_the_end(), || ()).unwrap();
-    assert!(!report.told(), "there is nothing to receive");
-    // One attempt is plain. It is stopped at moments of which some are within.
-    let mut waited = 0;
+    let (first, ..) = receiver();
+    let length = first.run(way.to_the_end(), || ()).unwrap();
     for after in (0..length).step_by(29) {
         multiproc_harness::watchdog();
-        let (here, there) = Endpoint::pair_with_memory().unwrap();
-        let receive = || there.recv::<SharedFd>(Deadline::now()).unwrap();
-        let (receiver, report) = traced(|| receive().is_some());
-        let mut sent = false;
-        let ended = receiver.run_on(way.after(after), || {
-            sent = here.send(&message, Deadline::now()).unwrap();
+        let (receiver, report, ends) = receiver();
+        act(receiver, report, way.after(after), ends);
+    }
+}
+
+fn handle() -> Message {
+    encode(&SharedFd::from(OwnedFd::from(File::open("/dev/null").unwrap()))).unwrap()
+}
+
+fn descriptors_wait_for_a_stopped_receiver() {
+    let message = handle();
+    let mut waited = 0;
+    at_some_instructions(|receiver, report, moment, [here, there]| {
+        let mut attempt = None;
+        receiver.run_on(moment, || {
+            attempt = Some(here.attempt(&message).unwrap());
             true
         });
-        if ended.is_some() {
-            continue;
-        }
+        // It may have come to its end a little sooner.
+        let Some(attempt) = attempt else { return };
+        let sent = attempt == Attempt::Sent;
+        assert!(sent || attempt == Attempt::Busy);
         let came = report.told();
         assert!(sent || !came);
         waited += u32::from(!sent);
@@ -222,9 +231,19 @@ fn descriptors_wait_for_a_receiver_that_is_stopped() {
             assert!(here.send(&message, Deadline::now()).unwrap());
         }
         // With its descriptor, whoever receives it.
-        assert_eq!(receive().is_some(), !came);
-    }
+        let received = there.recv::<SharedFd>(Deadline::now()).unwrap();
+        assert_eq!(received.is_some(), !came);
+    });
     assert!(waited > 0);
+}
+
+fn descriptors_wait_for_no_killed_receiver() {
+    let message = handle();
+    at_some_instructions(|receiver, _, moment, [here, there]| {
+        drop(there);
+        receiver.run(moment, || ());
+        assert!(here.send(&message, Deadline::NEVER).unwrap_err().is_closed());
+    });
 }
 
 /// Whether another packet can be handed over. If not, the side cannot be opened either.

@@ -2,6 +2,9 @@
 //! stop for ever between any two steps, or end as a process that was killed: what was sent comes once,
 //! whole and in its order, and what was handed to the dead was on its way when they died.
 //!
+//! The steps are taken one after the other, as on machines with strong ordering. Plain attempts are no part
+//! of it.
+//!
 //! Each rule is also left out once, to show that it is needed and that this test sees it.
 
 use std::collections::HashSet;
