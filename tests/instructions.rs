@@ -20,8 +20,8 @@ const OPERATIONS: [Operation; 9] = [
     ("semaphore", semaphore, 57.0),
     ("value", value, 126.0),
     ("queue", queue, 1450.0),
-    ("pipe", pipe_of_values, 1360.0),
-    ("pipe-of-bytes", pipe_of_bytes, 940.0),
+    ("pipe", pipe_of_values, 1250.0),
+    ("pipe-of-bytes", pipe_of_bytes, 840.0),
 ];
 
 fn main() -> ExitCode {
