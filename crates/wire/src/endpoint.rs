@@ -407,7 +407,7 @@ impl<F: AsFd> Endpoint<F> {
     /// use multiproc_wire::{Attempt, Endpoint, encode};
     ///
     /// let (here, _there) = Endpoint::pair()?;
-    /// let message = encode(&[7u8; 1000])?;
+    /// let message = encode(&[7u8; 1000][..])?;
     /// while here.attempt(&message)? == Attempt::Sent {}
     /// // It is full: somebody has to receive.
     /// assert_eq!(here.attempt(&message)?, Attempt::NoRoom);
