@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use multiproc_os::deadline::Deadline;
-use multiproc_wire::{Endpoint, SharedFd, encode};
+use multiproc_wire::{Endpoint, SharedFd, encode, encode_move};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 const PART: &str = "TEST_PART";
@@ -99,6 +99,31 @@ fn no_descriptor_for_what_comes() {
     drop(files);
     assert!(error.to_string().contains("Too many open files"), "{error}");
     assert!(here.send(&message, Deadline::NEVER).unwrap());
+    // Two for the ends' socket, one for the memory that they share.
+    for left in 0..4 {
+        let files = leave(left);
+        let pair = Endpoint::pair_with_memory();
+        drop(files);
+        match pair {
+            Ok(_) => assert!(left >= 3, "{left}"),
+            Err(error) => {
+                assert!(left < 3 && error.to_string().contains("Too many open files"), "{error}");
+            }
+        }
+    }
+    assert_eq!(open_files(), open);
+    // An end that cannot be received with both of its own leaves none.
+    for left in 0..3 {
+        let (end, _other) = Endpoint::pair_with_memory().unwrap();
+        let moved = encode_move(end).unwrap();
+        here.send(moved.message(), Deadline::NEVER).unwrap();
+        drop(moved);
+        let files = leave(left);
+        let received = there.recv::<Endpoint>(Deadline::now());
+        drop(files);
+        assert_eq!(received.is_ok(), left >= 2, "{left}: {received:?}");
+    }
+    assert_eq!(open_files(), open);
     setrlimit(Resource::Nofile, before).unwrap();
 }
 
