@@ -301,19 +301,26 @@ fn one_way(place: &str, cores: [usize; 2], &Size { name, len, many, .. }: &Size)
     if len <= PACKET {
         return measure.run();
     }
-    // What any way costs that copies all of it once on each side, but for what a cache saves.
-    let copied_twice = || {
+    // What no way is quicker than that gives the receiver bytes of its own; and what any costs that copies
+    // all of them once on each side, but for what a cache saves.
+    let copied = |copies: usize| {
         let copy = || {
-            let (mut between, mut received) = (vec![1; len], vec![1; len]);
+            let mut places = vec![vec![1; len]; copies];
             for _ in 0..many {
-                between.copy_from_slice(black_box(&bytes));
-                received.copy_from_slice(black_box(&between));
-                black_box(&received);
+                let mut from = &bytes;
+                for place in &mut places {
+                    place.copy_from_slice(black_box(from));
+                    from = place;
+                }
+                black_box(from);
             }
         };
         together(&[(cores[0], &copy)], many)
     };
-    measure.limit("copied twice in a process", copied_twice).run();
+    measure
+        .limit("copied once in a process", || copied(1))
+        .limit("copied twice in a process", || copied(2))
+        .run();
 }
 
 /// What is no bytes is encoded.
@@ -464,23 +471,34 @@ fn crowded(place: &str, [here, there]: [usize; 2]) {
         .run();
 }
 
-/// What two processes use of their processors while one of them waits for a second.
+/// What two processes use of their processors while one of them waits, after one that does not count: for the
+/// first time, each page that a process has been forked off with is copied.
 fn idle() {
     let Some((_, cores)) = placements().pop() else { return };
+    let (from, to) = sockets(64);
     let (here, there) = pipe::<u8>().unwrap();
     let queue = Queue::<u8>::new().unwrap();
     let measure = |wait: &dyn Fn(), wake: &dyn Fn()| {
-        let wake = || {
+        let later = || {
             let [] = poll::readable([], Deadline::after(Duration::from_millis(200))).unwrap();
             wake();
         };
-        let cost = together(&[(cores[0], &wake), (cores[1], wait)], 1);
+        let (waits, wakes) = (|| after_one(wait), || after_one(&later));
+        let cost = together_prepared(&[(cores[0], &wakes), (cores[1], &waits)], 1);
         Cost { wall: cost.cpu, ..cost }
     };
+    let read = || assert_eq!(rustix::io::read(&to, &mut [0; 64]), Ok(64));
+    let write = || assert_eq!(rustix::io::write(&from, &[7; 64]), Ok(64));
     Measure::of(AREA, "CPU time of a wait of 200 ms", "wait")
+        .limit("raw socket", || measure(&read, &write))
         .ours("pipe", || measure(&|| _ = there.recv().unwrap(), &|| here.send(1).unwrap()))
         .ours("Queue", || measure(&|| _ = queue.get().unwrap(), &|| queue.put(1).unwrap()))
         .run();
+}
+
+fn after_one<'a>(act: &'a dyn Fn()) -> Box<dyn FnOnce() + 'a> {
+    act();
+    Box::new(act)
 }
 
 fn sockets(len: usize) -> (OwnedFd, OwnedFd) {
