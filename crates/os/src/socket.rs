@@ -42,82 +42,20 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
 }
 
-/// Makes two connected sockets of type `SOCK_STREAM`, closed on exec: for bytes without boundaries.
-///
-/// # Examples
-///
-/// ```
-/// use multiproc_os::socket;
-///
-/// let (here, there) = socket::stream_pair()?;
-/// assert_eq!(socket::send_some(&here, b"hello")?, 5);
-/// let mut room = [0; 8];
-/// assert_eq!(socket::recv_some(&there, &mut room)?, 5);
-/// drop(here);
-/// assert_eq!(socket::recv_some(&there, &mut room)?, 0);
-/// # Ok::<(), std::io::Error>(())
-/// ```
-pub fn stream_pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    let flags = SocketFlags::CLOEXEC;
-    Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?)
-}
-
-/// Sends the first of these bytes over a stream, as many as there is room for now, and tells how many.
+/// Receives one packet to the end of a vector, up to its capacity, or what there is of a stream, and tells how
+/// many bytes it added: none at the end of it. What does not fit is lost, and so are descriptors.
 ///
 /// # Errors
 ///
-/// There is no room at all ([`is_full`]), or the other end is closed.
+/// There is none yet, or it is no socket.
 ///
 /// # Examples
 ///
 /// ```
-/// use multiproc_os::socket;
+/// use multiproc_os::socket::{self, Wait};
 ///
-/// let (here, _there) = socket::stream_pair()?;
-/// while socket::send_some(&here, &[7; 4096]).is_ok() {}
-/// assert!(socket::is_full(&socket::send_some(&here, &[7]).unwrap_err()));
-/// # Ok::<(), std::io::Error>(())
-/// ```
-pub fn send_some(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
-    let socket = socket.as_fd();
-    Ok(retry_on_intr(|| rustix::net::send(socket, bytes, send_flags(Wait::Try)))?)
-}
-
-/// Receives bytes of a stream: as many as there are, up to the room, at least one; none at its end.
-///
-/// # Errors
-///
-/// There are none yet, or it is no socket.
-///
-/// # Examples
-///
-/// ```
-/// use multiproc_os::socket;
-///
-/// let (_here, there) = socket::stream_pair()?;
-/// let error = socket::recv_some(&there, &mut [0; 8]).unwrap_err();
-/// assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
-/// # Ok::<(), std::io::Error>(())
-/// ```
-pub fn recv_some(socket: impl AsFd, room: &mut [u8]) -> io::Result<usize> {
-    let socket = socket.as_fd();
-    let received = retry_on_intr(|| rustix::net::recv(socket, &mut *room, RecvFlags::DONTWAIT))?;
-    Ok(received.0)
-}
-
-/// The same for the end of a vector, up to its capacity.
-///
-/// # Errors
-///
-/// As [`recv_some`].
-///
-/// # Examples
-///
-/// ```
-/// use multiproc_os::socket;
-///
-/// let (here, there) = socket::stream_pair()?;
-/// socket::send_some(&here, b"hello")?;
+/// let (here, there) = socket::pair()?;
+/// socket::send_bytes(&here, b"hello", Wait::Block)?;
 /// let mut bytes = Vec::with_capacity(8);
 /// assert_eq!(socket::recv_onto(&there, &mut bytes)?, 5);
 /// assert_eq!(bytes, b"hello");
@@ -125,10 +63,52 @@ pub fn recv_some(socket: impl AsFd, room: &mut [u8]) -> io::Result<usize> {
 /// ```
 pub fn recv_onto(socket: impl AsFd, bytes: &mut Vec<u8>) -> io::Result<usize> {
     let socket = socket.as_fd();
-    let received = retry_on_intr(|| {
-        rustix::net::recv(socket, rustix::buffer::spare_capacity(bytes), RecvFlags::DONTWAIT)
-    })?;
-    Ok(received.0)
+    until_the_end(|| {
+        // Other sockets than ours know `MSG_TRUNC` for not writing what they say that they received.
+        let room = rustix::buffer::spare_capacity(bytes);
+        rustix::net::recv(socket, room, RecvFlags::DONTWAIT)
+    })
+}
+
+/// The same for room that is there.
+///
+/// # Errors
+///
+/// As [`recv_onto`].
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_os::socket::{self, Wait};
+///
+/// let (here, there) = socket::pair()?;
+/// let mut room = [0; 8];
+/// let error = socket::recv_into(&there, &mut room).unwrap_err();
+/// assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+///
+/// socket::send_bytes(&here, b"hello", Wait::Block)?;
+/// assert_eq!(socket::recv_into(&there, &mut room)?, 5);
+/// drop(here);
+/// assert_eq!(socket::recv_into(&there, &mut room)?, 0);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn recv_into(socket: impl AsFd, room: &mut [u8]) -> io::Result<usize> {
+    let socket = socket.as_fd();
+    until_the_end(|| rustix::net::recv(socket, &mut *room, RecvFlags::DONTWAIT))
+}
+
+/// What is told as the end may be none: see [`recv`].
+fn until_the_end<T>(
+    mut receive: impl FnMut() -> rustix::io::Result<(T, usize)>,
+) -> io::Result<usize> {
+    let mut receive = || retry_on_intr(|| receive().map(|(_, len)| len));
+    match receive()? {
+        0 => match receive() {
+            Err(Errno::AGAIN) => Ok(0),
+            result => Ok(result?),
+        },
+        len => Ok(len),
+    }
 }
 
 /// Sends one packet: the parts one after the other, and duplicates of the descriptors.

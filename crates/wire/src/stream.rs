@@ -13,12 +13,13 @@ use std::time::{Duration, Instant};
 use multiproc_os::deadline::Deadline;
 use multiproc_os::memory::{self, SealedFile, Unsealed};
 use multiproc_os::poll;
-use multiproc_os::socket;
+use multiproc_os::socket::{self, Wait};
 
 use crate::error::Error;
 
-/// As much is sent by one call, or as there is room for.
-const PIECE: usize = 256 << 10;
+/// The longest packet, if there is memory for it: as long as leaves room for a second one in the buffer that
+/// sockets usually have, 208 KiB, since one that has room left takes another.
+const PIECE: usize = 192 << 10;
 
 /// The sending end.
 pub(crate) struct Outlet {
@@ -26,6 +27,7 @@ pub(crate) struct Outlet {
     /// What the receiver reads from, until it is sent.
     far: Option<OwnedFd>,
     rest: Unsealed,
+    piece: usize,
 }
 
 impl Outlet {
@@ -34,8 +36,12 @@ impl Outlet {
         if !multiproc_os::patience::is_on() || rests() {
             return None;
         }
-        let (socket, far) = socket::stream_pair().ok()?;
-        Some(Outlet { socket, far: Some(far), rest: Unsealed::new().ok()? })
+        Self::make().ok()
+    }
+
+    fn make() -> io::Result<Self> {
+        let (socket, far) = socket::pair()?;
+        Ok(Outlet { socket, far: Some(far), rest: Unsealed::new()?, piece: PIECE })
     }
 
     /// What the receiver has to have: where the rest will be, and where it comes from.
@@ -64,20 +70,24 @@ impl Outlet {
             }
         }
         succeeded();
+        // On its processor, the receiver finds what came last in the cache, before more is sent.
+        thread::yield_now();
         Ok(())
     }
 
     /// Tells how many bytes nobody takes.
-    fn send_part(&self, part: &[u8], patience: Duration) -> io::Result<usize> {
+    fn send_part(&mut self, part: &[u8], patience: Duration) -> io::Result<usize> {
         /// Longer than most pieces: others keep the processor busy, for whole time slices.
         const SLOW: Duration = Duration::from_millis(1);
+        const LEAST: usize = 2 << 10;
         let mut left = part;
         let mut since: Option<Instant> = None;
         let mut lost = Duration::ZERO;
         while !left.is_empty() {
-            match socket::send_some(&self.socket, &left[..left.len().min(PIECE)]) {
-                Ok(sent) => {
-                    left = &left[sent..];
+            let (piece, behind) = left.split_at(left.len().min(self.piece));
+            match socket::send_bytes(&self.socket, piece, Wait::Try) {
+                Ok(()) => {
+                    left = behind;
                     let waited = since.take().map_or(Duration::ZERO, |since| since.elapsed());
                     if waited > SLOW {
                         lost += waited;
@@ -93,11 +103,17 @@ impl Outlet {
                     }
                     thread::yield_now();
                 }
+                // The buffer is smaller than usual, or memory is in pieces.
+                Err(error) if is_too_much(&error) && self.piece > LEAST => self.piece /= 2,
                 Err(error) => return Err(error),
             }
         }
         Ok(left.len())
     }
+}
+
+fn is_too_much(error: &io::Error) -> bool {
+    socket::is_too_large(error) || socket::is_exhausted(error)
 }
 
 /// How long a receiver may take to begin or to go on: it may have to read and to get rid of the last
@@ -165,8 +181,9 @@ impl Inlet {
         const BELIEVED: usize = 64 << 20;
         let mut bytes = Vec::new();
         while bytes.len() < self.len {
-            if bytes.len() == bytes.capacity() {
-                let more = bytes.len().max(BELIEVED).min(self.len - bytes.len());
+            let left = self.len - bytes.len();
+            if bytes.capacity() - bytes.len() < left.min(PIECE) {
+                let more = bytes.len().max(BELIEVED).min(left);
                 memory::reserve(&mut bytes, more)
                     .map_err(|error| Error::io("receive", error.into()))?;
             }
@@ -184,7 +201,7 @@ impl Inlet {
         let mut received = 0;
         while received < room.len() {
             let left = &mut room[received..];
-            match self.receive(|| socket::recv_some(&self.socket, left))? {
+            match self.receive(|| socket::recv_into(&self.socket, left))? {
                 0 => {
                     let rest = self.rest(received)?;
                     return rest
@@ -250,4 +267,47 @@ impl Inlet {
 
 fn too_long() -> Error {
     Error::corrupt("it is longer than its header says")
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::sockopt;
+
+    use super::*;
+
+    /// The outlet, and the inlet of so many bytes from it.
+    fn ends(len: u64) -> (Outlet, Inlet) {
+        let outlet = Outlet::make().unwrap();
+        let [rest, socket] = outlet.fds().try_into().unwrap();
+        let own = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().unwrap();
+        let inlet = Inlet::new(own(rest), own(socket), len, Deadline::NEVER).unwrap();
+        (outlet, inlet)
+    }
+
+    #[test]
+    fn a_buffer_of_any_size_takes_a_body_of_any() {
+        for buffer in [1, 10_000, 100_000, PIECE] {
+            for len in [1, 5000, PIECE, PIECE + 1, 3 << 20] {
+                let body: Vec<u8> = (0..len).map(|index| (index % 251) as u8).collect();
+                let (outlet, inlet) = ends(len as u64 + 3);
+                sockopt::set_socket_send_buffer_size(&outlet.socket, buffer).unwrap();
+                let received = thread::scope(|scope| {
+                    let receiver = scope.spawn(|| inlet.to_vec());
+                    outlet.send([&[1, 2, 3], &body]).unwrap();
+                    receiver.join().unwrap().unwrap()
+                });
+                assert!(received[..3] == [1, 2, 3] && received[3..] == body, "{buffer} {len}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_nobody_takes_is_memory() {
+        let body = vec![7; 3 << 20];
+        let (outlet, inlet) = ends(body.len() as u64);
+        outlet.send([&[], &body]).unwrap();
+        let mut room = vec![0; body.len()];
+        inlet.read(&mut room).unwrap();
+        assert!(room == body);
+    }
 }

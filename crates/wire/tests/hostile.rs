@@ -11,6 +11,7 @@ use std::os::unix::net::UnixStream;
 
 use common::{alone, count_open};
 use multiproc_os::deadline::Deadline;
+use multiproc_os::socket::{self, Wait};
 use multiproc_wire::{Endpoint, Error, SharedFd};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -87,7 +88,7 @@ fn memory(content: &[u8], len: u64, seals: SealFlags) -> OwnedFd {
 
 /// One end of a socket pair in which these descriptors wait, and the other end.
 fn courier(batches: &[&[BorrowedFd<'_>]]) -> (OwnedFd, OwnedFd) {
-    let (load, unload) = multiproc_os::socket::pair().unwrap();
+    let (load, unload) = socket::pair().unwrap();
     for batch in batches {
         send_raw(&load, &[MARK], batch);
     }
@@ -217,7 +218,7 @@ fn memory_that_is_none_or_could_change() {
     file.write_all(&[1, 5]).unwrap();
     read(&bytes, &[file.as_fd()]);
     read(&bytes, &[null().as_fd()]);
-    let (socket, _other) = multiproc_os::socket::pair().unwrap();
+    let (socket, _other) = socket::pair().unwrap();
     read(&bytes, &[socket.as_fd()]);
     let directory = File::open("/proc/self").unwrap();
     read(&bytes, &[directory.as_fd()]);
@@ -314,6 +315,20 @@ fn streams_that_are_none_or_stop() {
         read(&packet(IN_STREAM, 0, len, &[]), &[empty.as_fd(), far.as_fd()]);
     }
     assert!(resident() < before + (64 << 20));
+    // Packets that are longer than the body, or have no bytes, and come with descriptors.
+    let packets = |packets: &[&[u8]]| {
+        let (near, far) = socket::pair().unwrap();
+        for packet in packets {
+            let parts = [IoSlice::new(packet)];
+            socket::send(&near, &parts, &[rest.as_fd()], Wait::Block).unwrap();
+        }
+        far
+    };
+    let ended = packets(&[&[1], &[5]]);
+    assert_eq!(receive::<Vec<u64>>(&bytes, &[empty.as_fd(), ended.as_fd()]).unwrap(), [5]);
+    let ended = packets(&[&[1, 5, 7, 7, 7], &[7; 9]]);
+    assert_eq!(receive::<Vec<u64>>(&bytes, &[empty.as_fd(), ended.as_fd()]).unwrap(), [5]);
+    read(&bytes, &[empty.as_fd(), packets(&[&[1], &[], &[], &[5]]).as_fd()]);
     let (_near, far) = stream(&[1]);
     let text = read(&bytes, &[empty.as_fd(), far.as_fd()]);
     assert!(text.contains("stopped half-way"), "{text}");
@@ -366,7 +381,7 @@ fn couriers_that_do_not_carry_what_they_should() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     assert!(receive::<[SharedFd; 2]>(&bytes, &[listener.as_fd()]).is_err());
     // A courier that carries itself.
-    let (unload, load) = multiproc_os::socket::pair().unwrap();
+    let (unload, load) = socket::pair().unwrap();
     send_raw(&load, &[MARK], &[unload.as_fd(), load.as_fd()]);
     drop(load);
     drop(receive::<[SharedFd; 2]>(&bytes, &[unload.as_fd()]));
