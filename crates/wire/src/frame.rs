@@ -20,7 +20,8 @@ use crate::link::Link;
 use crate::message::Reader;
 use crate::stream::{Inlet, Outlet};
 
-/// The longest body that travels inside its packet. A longer one goes through memory, or is streamed.
+/// The longest body that travels inside its packet, however it is sent. A longer one goes through memory, or is
+/// [streamed](crate::Endpoint::stream).
 ///
 /// # Examples
 ///
@@ -28,6 +29,11 @@ use crate::stream::{Inlet, Outlet};
 /// assert_eq!(multiproc_wire::INLINE_MAX, 65_536);
 /// ```
 pub const INLINE_MAX: usize = 64 << 10;
+
+/// The longest body of a packet that a call sends which streams and waits, if there is memory for it: as long as
+/// leaves room for a second one in the buffer that sockets usually have, 208 KiB, since one that has room left takes
+/// another.
+pub(crate) const PACKET_MAX: usize = 192 << 10;
 
 const HEADER: usize = 16;
 /// The longest packet that is copied together, unless it is to be handed over.
@@ -76,25 +82,29 @@ pub(crate) fn send(
     streams: bool,
 ) -> io::Result<()> {
     let len = body[0].len() + body[1].len();
-    if len > INLINE_MAX || !fds.is_empty() {
-        link.announce_fds(wait)?;
-    }
-    if len <= INLINE_MAX {
+    let streams = streams && wait == Wait::Block;
+    let inline_max = if streams { PACKET_MAX } else { INLINE_MAX };
+    if len <= inline_max {
+        if !fds.is_empty() {
+            link.announce_fds(wait)?;
+        }
         match send_packet(link, 0, len, body, &[], fds, wait) {
-            // The socket's buffer is smaller than usual.
-            Err(error) if socket::is_too_large(&error) => {}
+            Err(error) if is_too_much(&error) => {}
             result => return result,
         }
     }
-    if streams
-        && wait == Wait::Block
-        && let Some(outlet) = Outlet::new()
-    {
+    link.announce_fds(wait)?;
+    if streams && let Some(outlet) = Outlet::new() {
         send_packet(link, IN_STREAM, len, [&[], &[]], &outlet.fds(), fds, wait)?;
         return outlet.send(body);
     }
     let memory = SealedBytes::write(&body)?;
     send_packet(link, IN_MEMORY, len, [&[], &[]], &[memory.as_fd()], fds, wait)
+}
+
+/// The socket's buffer is smaller than usual, or memory is in pieces.
+pub(crate) fn is_too_much(error: &io::Error) -> bool {
+    socket::is_too_large(error) || socket::is_exhausted(error)
 }
 
 /// Sends a short message without descriptors, and tells whether it went.
@@ -465,7 +475,7 @@ impl Buffer {
     fn take() -> Self {
         let mut bytes = BUFFER.take();
         if bytes.is_empty() {
-            bytes = vec![0; HEADER + INLINE_MAX];
+            bytes = vec![0; HEADER + PACKET_MAX];
         }
         Buffer(bytes)
     }

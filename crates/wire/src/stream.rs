@@ -16,10 +16,7 @@ use multiproc_os::poll;
 use multiproc_os::socket::{self, Wait};
 
 use crate::error::Error;
-
-/// The longest packet, if there is memory for it: as long as leaves room for a second one in the buffer that
-/// sockets usually have, 208 KiB, since one that has room left takes another.
-const PIECE: usize = 192 << 10;
+use crate::frame::{PACKET_MAX, is_too_much};
 
 /// The sending end.
 pub(crate) struct Outlet {
@@ -41,7 +38,7 @@ impl Outlet {
 
     fn make() -> io::Result<Self> {
         let (socket, far) = socket::pair()?;
-        Ok(Outlet { socket, far: Some(far), rest: Unsealed::new()?, piece: PIECE })
+        Ok(Outlet { socket, far: Some(far), rest: Unsealed::new()?, piece: PACKET_MAX })
     }
 
     /// What the receiver has to have: where the rest will be, and where it comes from.
@@ -103,17 +100,12 @@ impl Outlet {
                     }
                     thread::yield_now();
                 }
-                // The buffer is smaller than usual, or memory is in pieces.
                 Err(error) if is_too_much(&error) && self.piece > LEAST => self.piece /= 2,
                 Err(error) => return Err(error),
             }
         }
         Ok(left.len())
     }
-}
-
-fn is_too_much(error: &io::Error) -> bool {
-    socket::is_too_large(error) || socket::is_exhausted(error)
 }
 
 /// How long a receiver may take to begin or to go on: it may have to read and to get rid of the last
@@ -182,7 +174,7 @@ impl Inlet {
         let mut bytes = Vec::new();
         while bytes.len() < self.len {
             let left = self.len - bytes.len();
-            if bytes.capacity() - bytes.len() < left.min(PIECE) {
+            if bytes.capacity() - bytes.len() < left.min(PACKET_MAX) {
                 let more = bytes.len().max(BELIEVED).min(left);
                 memory::reserve(&mut bytes, more)
                     .map_err(|error| Error::io("receive", error.into()))?;
@@ -286,8 +278,8 @@ mod tests {
 
     #[test]
     fn a_buffer_of_any_size_takes_a_body_of_any() {
-        for buffer in [1, 10_000, 100_000, PIECE] {
-            for len in [1, 5000, PIECE, PIECE + 1, 3 << 20] {
+        for buffer in [1, 10_000, 100_000, PACKET_MAX] {
+            for len in [1, 5000, PACKET_MAX, PACKET_MAX + 1, 3 << 20] {
                 let body: Vec<u8> = (0..len).map(|index| (index % 251) as u8).collect();
                 let (outlet, inlet) = ends(len as u64 + 3);
                 sockopt::set_socket_send_buffer_size(&outlet.socket, buffer).unwrap();

@@ -181,12 +181,17 @@ fn bodies_of_all_sizes_travel() {
 #[test]
 fn a_smaller_buffer_of_the_socket_takes_large_messages_all_the_same() {
     let _alone = alone();
-    let (here, there) = Endpoint::pair().unwrap();
-    rustix::net::sockopt::set_socket_send_buffer_size(&here, 1).unwrap();
-    for len in [1, 1000, 5000, 60_000, 70_000] {
-        let bytes = vec![3u8; len];
-        assert!(here.send(&encode(&bytes).unwrap(), Deadline::NEVER).unwrap());
-        assert_eq!(there.recv::<Vec<u8>>(Deadline::NEVER).unwrap().unwrap(), bytes);
+    for pair in [Endpoint::pair, Endpoint::pair_with_memory] {
+        let (here, there) = pair().unwrap();
+        rustix::net::sockopt::set_socket_send_buffer_size(&here, 1).unwrap();
+        for len in [1, 1000, 5000, 60_000, 70_000, 200_000] {
+            let message = encode(&vec![3u8; len]).unwrap();
+            assert!(here.send(&message, Deadline::NEVER).unwrap());
+            assert!(here.stream(&message, Deadline::NEVER).unwrap());
+            for _ in 0..2 {
+                assert_eq!(there.recv(Deadline::NEVER).unwrap(), Some(vec![3u8; len]));
+            }
+        }
     }
 }
 
@@ -194,7 +199,8 @@ fn a_smaller_buffer_of_the_socket_takes_large_messages_all_the_same() {
 fn a_vector_of_bytes_is_the_sequence_that_others_write_and_read() {
     let _alone = alone();
     let (here, there) = Endpoint::pair().unwrap();
-    for len in [0, 1, 127, 128, 300, 65_533, 65_534, 70_000, 300_000, 5 << 20] {
+    let most = 192 << 10; // of a packet; three of it are the length
+    for len in [0, 1, 127, 128, 300, 65_533, 65_534, 70_000, most - 3, most - 2, 300_000, 5 << 20] {
         let bytes: Vec<u8> = (0..len).map(|index| (index % 251) as u8).collect();
         let sequence = VecDeque::from(bytes.clone());
         let message = encode(&bytes).unwrap();
@@ -205,10 +211,10 @@ fn a_vector_of_bytes_is_the_sequence_that_others_write_and_read() {
         assert_eq!(series.reader().read_framed::<Vec<u8>>().unwrap(), bytes);
 
         assert!(here.stream_vector(&bytes, Deadline::NEVER).unwrap().unwrap());
+        assert_eq!(there.recv::<VecDeque<u8>>(Deadline::NEVER).unwrap().as_ref(), Some(&sequence));
         assert!(here.stream(&encode(&sequence).unwrap(), Deadline::NEVER).unwrap());
-        assert!(here.stream(&message, Deadline::NEVER).unwrap());
-        assert_eq!(there.recv::<VecDeque<u8>>(Deadline::NEVER).unwrap(), Some(sequence));
         assert_eq!(there.recv(Deadline::NEVER).unwrap().as_ref(), Some(&bytes));
+        assert!(here.stream(&message, Deadline::NEVER).unwrap());
         assert_eq!(there.recv(Deadline::NEVER).unwrap(), Some(bytes));
     }
 }

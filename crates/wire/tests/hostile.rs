@@ -116,7 +116,7 @@ fn headers_that_are_wrong() {
     }
     let text = u64s(&vec![0xff; 64 << 10]);
     assert!(text.contains("not of this format"), "{text}");
-    let text = u64s(&packet(0, 0, 100_000, &vec![0; 100_000]));
+    let text = u64s(&packet(0, 0, 200_000, &vec![0; 200_000]));
     assert!(text.contains("longer than any packet"), "{text}");
 }
 
