@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
-    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sockopt,
 };
 
 /// The most file descriptors that one packet takes: the kernel's `SCM_MAX_FD`.
@@ -40,6 +40,32 @@ pub struct Packet {
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = SocketFlags::CLOEXEC;
     Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
+}
+
+/// Checks that it is a socket as [`pair`] makes them. Others do not always do what the functions here rely on: a
+/// TCP socket that is asked for a packet's true length (`MSG_TRUNC`, `tcp(7)`) discards the bytes instead of writing
+/// them to the buffer.
+///
+/// # Errors
+///
+/// [`io::ErrorKind::InvalidData`]: it is none.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_os::socket;
+///
+/// let (here, _there) = socket::pair()?;
+/// socket::check(&here)?;
+/// assert!(socket::check(std::io::stdin()).is_err());
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn check(socket: impl AsFd) -> io::Result<()> {
+    let socket = socket.as_fd();
+    match (sockopt::socket_domain(socket), sockopt::socket_type(socket)) {
+        (Ok(AddressFamily::UNIX), Ok(SocketType::SEQPACKET)) => Ok(()),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "it is no socket for packets")),
+    }
 }
 
 /// Receives one packet to the end of a vector, up to its capacity, or what there is of a stream, and tells how

@@ -9,7 +9,7 @@ use multiproc_os::patience::Patience;
 use multiproc_os::poll;
 use multiproc_os::socket::{self, Wait};
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::Error;
 use crate::explain;
@@ -17,6 +17,7 @@ use crate::fd::UniqueFd;
 use crate::frame::{self, Body};
 use crate::link::{Link, Page};
 use crate::message::{Message, Reader};
+use crate::table;
 
 /// One end of a socket over which messages travel whole, in order, in both directions.
 ///
@@ -38,7 +39,7 @@ use crate::message::{Message, Reader};
 /// assert!(there.recv::<()>(Deadline::NEVER).unwrap_err().is_closed());
 /// # Ok::<(), multiproc_wire::Error>(())
 /// ```
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize)]
 pub struct Endpoint<F = UniqueFd> {
     fd: F,
     page: Option<Page>,
@@ -495,5 +496,18 @@ impl<F: From<OwnedFd>> From<OwnedFd> for Endpoint<F> {
 impl<F: AsFd> AsFd for Endpoint<F> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+impl<'de, F: AsFd + Deserialize<'de>> Deserialize<'de> for Endpoint<F> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Parts<F> {
+            fd: F,
+            page: Option<Page>,
+        }
+        let Parts::<F> { fd, page } = Deserialize::deserialize(deserializer)?;
+        socket::check(&fd).map_err(table::fail)?;
+        Ok(Endpoint { fd, page, patience: Patience::default() })
     }
 }

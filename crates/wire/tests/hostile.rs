@@ -6,6 +6,7 @@ mod common;
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
 use std::mem::MaybeUninit;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
@@ -168,10 +169,16 @@ fn descriptors_that_are_missing_or_too_many() {
     assert!(text.contains("descriptors are left over"), "{text}");
     let text = refused::<u8>(&packet(0, 3, 1, &[0]), &fds);
     assert!(text.contains("descriptors are left over"), "{text}");
-    // An endpoint that is none is found out when it is used.
-    let end: Endpoint = receive(&packet(0, 1, 2, &[0, 0]), &fds[..1]).unwrap();
-    assert!(end.recv::<u8>(Deadline::now()).is_err());
-    assert!(end.send_bytes(&[1], Deadline::now()).is_err());
+    // An endpoint that is none is found out at once.
+    let (stream, _other) = UnixStream::pair().unwrap();
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let connected = TcpStream::connect(tcp.local_addr().unwrap()).unwrap();
+    let (end, _other) = socket::pair().unwrap();
+    let _good: Endpoint = receive(&packet(0, 1, 2, &[0, 0]), &[end.as_fd()]).unwrap();
+    for none in [fds[0], stream.as_fd(), tcp.as_fd(), connected.as_fd()] {
+        let text = refused::<Endpoint>(&packet(0, 1, 2, &[0, 0]), &[none]);
+        assert!(text.contains("no socket for packets"), "{text}");
+    }
     // Memory that is none, or too short, is found out at once.
     let (pipe, _writer) = std::io::pipe().unwrap();
     let text = refused::<Endpoint>(&packet(0, 2, 4, &[0, 1, 1, 0]), &[fds[0], pipe.as_fd()]);
