@@ -1,13 +1,17 @@
 //! Packets with file descriptors over Unix sockets that keep message boundaries.
 
+mod control;
+
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use control::Space;
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
-    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sockopt,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType,
+    sockopt,
 };
 
 /// The most file descriptors that one packet takes: the kernel's `SCM_MAX_FD`.
@@ -66,6 +70,27 @@ pub fn check(socket: impl AsFd) -> io::Result<()> {
         (Ok(AddressFamily::UNIX), Ok(SocketType::SEQPACKET)) => Ok(()),
         _ => Err(io::Error::new(io::ErrorKind::InvalidData, "it is no socket for packets")),
     }
+}
+
+/// Says that nothing more is sent, which closing the descriptor alone does not if another process has it too.
+///
+/// # Errors
+///
+/// It is no connected socket.
+///
+/// # Examples
+///
+/// ```
+/// use multiproc_os::socket;
+///
+/// let (here, there) = socket::pair()?;
+/// let _copy = here.try_clone()?;
+/// socket::finish(&here)?;
+/// assert_eq!(socket::recv_into(&there, &mut [0; 8])?, 0);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn finish(socket: impl AsFd) -> io::Result<()> {
+    Ok(rustix::net::shutdown(socket, Shutdown::Write)?)
 }
 
 /// Receives one packet to the end of a vector, up to its capacity, or what there is of a stream, and tells how
@@ -229,8 +254,8 @@ fn recv_once(socket: BorrowedFd<'_>, buffer: &mut [u8], wait: Wait) -> io::Resul
     if wait == Wait::Try {
         flags |= RecvFlags::DONTWAIT;
     }
-    let mut space = [MaybeUninit::<u8>::uninit(); CONTROL_SPACE];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut space = Space::new();
+    let mut control = RecvAncillaryBuffer::new(space.room());
     let message = loop {
         let mut parts = [IoSliceMut::new(buffer)];
         match rustix::net::recvmsg(socket, &mut parts, &mut control, flags) {
@@ -246,6 +271,8 @@ fn recv_once(socket: BorrowedFd<'_>, buffer: &mut [u8], wait: Wait) -> io::Resul
             fds.extend(received);
         }
     }
+    drop(control);
+    drop(space.take_pidfd());
     if message.flags.contains(ReturnFlags::CTRUNC) {
         return Err(Errno::MFILE.into());
     }
@@ -281,7 +308,9 @@ pub fn is_lost(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::MFILE.raw_os_error())
 }
 
-/// Tells whether the error says that the packet is larger than the socket's send buffer.
+/// Tells whether the error says that there is no room for a packet of this length, whoever receives: in the socket's
+/// send buffer, or in memory, of which it needs large pieces.
 pub fn is_too_large(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(Errno::MSGSIZE.raw_os_error())
+    let too_large = [Errno::MSGSIZE, Errno::NOBUFS, Errno::NOMEM];
+    too_large.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
