@@ -18,9 +18,9 @@ use serde::de::DeserializeOwned;
 use crate::error::Error;
 use crate::link::Link;
 use crate::message::Reader;
-use crate::stream::{Inlet, Outlet};
+use crate::stream::{self, Inlet, Outlet};
 
-/// The longest body that travels inside its packet, however it is sent. A longer one goes through memory, or is
+/// The longest body that travels inside its packet, however it is sent. A longer one goes through memory, unless it is
 /// [streamed](crate::Endpoint::stream).
 ///
 /// # Examples
@@ -30,8 +30,8 @@ use crate::stream::{Inlet, Outlet};
 /// ```
 pub const INLINE_MAX: usize = 64 << 10;
 
-/// The longest body of a packet that a call sends which streams and waits, if there is memory for it: as long as
-/// leaves room for a second one in the buffer that sockets usually have, 208 KiB, since one that has room left takes
+/// The longest body of a packet that is sent by a call which streams and waits; and of a stream's packets. It is as long
+/// as leaves room for a second one in the buffer that sockets usually have, 208 KiB, since one that has room left takes
 /// another.
 pub(crate) const PACKET_MAX: usize = 192 << 10;
 
@@ -83,28 +83,27 @@ pub(crate) fn send(
 ) -> io::Result<()> {
     let len = body[0].len() + body[1].len();
     let streams = streams && wait == Wait::Block;
-    let inline_max = if streams { PACKET_MAX } else { INLINE_MAX };
-    if len <= inline_max {
+    let inline =
+        len <= INLINE_MAX || streams && len <= PACKET_MAX && stream::await_room(link.socket)?;
+    if inline {
         if !fds.is_empty() {
             link.announce_fds(wait)?;
         }
         match send_packet(link, 0, len, body, &[], fds, wait) {
-            Err(error) if is_too_much(&error) => {}
+            Err(error) if socket::is_too_large(&error) => {}
             result => return result,
         }
     }
     link.announce_fds(wait)?;
-    if streams && let Some(outlet) = Outlet::new() {
+    if streams
+        && len > PACKET_MAX
+        && let Some(outlet) = Outlet::new()
+    {
         send_packet(link, IN_STREAM, len, [&[], &[]], &outlet.fds(), fds, wait)?;
         return outlet.send(body);
     }
     let memory = SealedBytes::write(&body)?;
     send_packet(link, IN_MEMORY, len, [&[], &[]], &[memory.as_fd()], fds, wait)
-}
-
-/// The socket's buffer is smaller than usual, or memory is in pieces.
-pub(crate) fn is_too_much(error: &io::Error) -> bool {
-    socket::is_too_large(error) || socket::is_exhausted(error)
 }
 
 /// Sends a short message without descriptors, and tells whether it went.
@@ -425,8 +424,7 @@ fn unpack<R>(
             return Err(Error::corrupt("its body is said to come over a socket, and does not"));
         }
         let (rest, socket) = (attached.remove(0), attached.remove(0));
-        let inlet = Inlet::new(rest, socket, header.len, deadline);
-        Body(Place::Stream(inlet.ok_or_else(|| Error::corrupt("it is longer than memory"))?))
+        Body(Place::Stream(Inlet::new(rest, socket, header.len, deadline)?))
     } else {
         Body(Place::Inline(inline))
     };

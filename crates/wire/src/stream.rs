@@ -16,7 +16,7 @@ use multiproc_os::poll;
 use multiproc_os::socket::{self, Wait};
 
 use crate::error::Error;
-use crate::frame::{PACKET_MAX, is_too_much};
+use crate::frame::PACKET_MAX;
 
 /// The sending end.
 pub(crate) struct Outlet {
@@ -50,8 +50,19 @@ impl Outlet {
     /// Sends the body, now that the receiver's end is under way: as much as the receiver takes at
     /// once, and what it leaves as memory. So it does not wait for a receiver that has something
     /// else to do.
+    ///
+    /// # Errors
+    ///
+    /// None says that it could be sent again: the receiver knows of it.
     pub(crate) fn send(mut self, body: [&[u8]; 2]) -> io::Result<()> {
         self.far = None;
+        let sent = self.send_body(body);
+        // Whoever was forked off meanwhile has the socket too. One that is closed has ended as well.
+        let _ended = socket::finish(&self.socket);
+        sent.map_err(io::Error::other)
+    }
+
+    fn send_body(&mut self, body: [&[u8]; 2]) -> io::Result<()> {
         let patience = patience(body[0].len() + body[1].len());
         for (index, part) in body.into_iter().enumerate() {
             match self.send_part(part, patience) {
@@ -100,12 +111,35 @@ impl Outlet {
                     }
                     thread::yield_now();
                 }
-                Err(error) if is_too_much(&error) && self.piece > LEAST => self.piece /= 2,
+                Err(error) if socket::is_too_large(&error) && self.piece > LEAST => self.piece /= 2,
+                Err(error) if socket::is_too_large(&error) => break,
                 Err(error) => return Err(error),
             }
         }
         Ok(left.len())
     }
+}
+
+/// Waits until a packet may go that leaves little room for others, as long as the receiver keeps up. So there is one of
+/// them in the buffer at a time, and none keeps the sender from what goes through memory.
+pub(crate) fn await_room(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    let has_room = || poll::writable(socket, Deadline::now());
+    if has_room()? {
+        return Ok(true);
+    }
+    if !multiproc_os::patience::is_on() || rests() {
+        return Ok(false);
+    }
+    let (since, patience) = (Instant::now(), patience(0));
+    while since.elapsed() < patience {
+        thread::yield_now();
+        if has_room()? {
+            succeeded();
+            return Ok(true);
+        }
+    }
+    missed();
+    Ok(false)
 }
 
 /// How long a receiver may take to begin or to go on: it may have to read and to get rid of the last
@@ -159,8 +193,11 @@ impl Inlet {
         socket: OwnedFd,
         len: u64,
         deadline: Deadline,
-    ) -> Option<Self> {
-        Some(Inlet { socket, rest, len: usize::try_from(len).ok()?, deadline })
+    ) -> Result<Self, Error> {
+        let no_socket = |_| Error::corrupt("its body comes from no socket");
+        socket::check(&socket).map_err(no_socket)?;
+        let len = usize::try_from(len).map_err(|_| Error::corrupt("it is longer than memory"))?;
+        Ok(Inlet { socket, rest, len, deadline })
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -237,7 +274,9 @@ impl Inlet {
                 Err(error) if socket::is_exhausted(&error) => {
                     return Err(Error::io("receive", error));
                 }
-                Err(_) => return Err(Error::corrupt("its body comes from no socket")),
+                Err(error) => {
+                    return Err(Error::corrupt(format!("its body does not come: {error}")));
+                }
             }
             if since.get_or_insert_with(Instant::now).elapsed() < PATIENCE {
                 thread::yield_now();

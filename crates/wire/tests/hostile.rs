@@ -17,7 +17,10 @@ use multiproc_wire::{Endpoint, Error, SharedFd};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketFlags,
+    SocketType, sendmsg,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -245,9 +248,7 @@ fn vectors_of_bytes_that_lie() {
         let len = body.len() as u64;
         let memory = memory(body, len, all);
         let empty = self::memory(&[], 0, SealFlags::empty());
-        let (mut near, far) = UnixStream::pair().unwrap();
-        near.write_all(body).unwrap();
-        drop(near);
+        let far = stream(body).1;
         let handles = vec![null.as_fd(); fds as usize];
         let with = |own: &[BorrowedFd<'_>], packet: &[u8]| {
             receive::<Vec<u8>>(packet, &[own, &handles[..]].concat())
@@ -278,15 +279,19 @@ fn vectors_of_bytes_that_lie() {
     }
 }
 
+/// The ends of a socket for a body, of which so much was sent.
+fn stream(bytes: &[u8]) -> (OwnedFd, OwnedFd) {
+    let (near, far) = socket::pair().unwrap();
+    if !bytes.is_empty() {
+        socket::send_bytes(&near, bytes, Wait::Block).unwrap();
+    }
+    (near, far)
+}
+
 #[test]
 fn streams_that_are_none_or_stop() {
     let _alone = alone();
     let all = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-    let stream = |bytes: &[u8]| {
-        let (mut near, far) = UnixStream::pair().unwrap();
-        near.write_all(bytes).unwrap();
-        (near, OwnedFd::from(far))
-    };
     let (empty, rest) = (memory(&[], 0, SealFlags::empty()), memory(&[5], 1, all));
     let bytes = packet(IN_STREAM, 0, 2, &[]);
     let (near, far) = stream(&[1, 5]);
@@ -312,7 +317,13 @@ fn streams_that_are_none_or_stop() {
     let unsealed = memory(&[5], 1, SealFlags::empty());
     read(&bytes, &[unsealed.as_fd(), ended(&[1]).as_fd()]);
     let (pipe, _writer) = io::pipe().unwrap();
-    for none in [null().as_fd(), pipe.as_fd(), rest.as_fd()] {
+    // This one is always ready, and has never anything: nobody may wait for it.
+    let (idle, _other) =
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
+            .unwrap();
+    rustix::net::shutdown(&idle, Shutdown::Both).unwrap();
+    let (bytewise, _other) = UnixStream::pair().unwrap();
+    for none in [null().as_fd(), pipe.as_fd(), rest.as_fd(), idle.as_fd(), bytewise.as_fd()] {
         let text = read(&bytes, &[rest.as_fd(), none]);
         assert!(text.contains("no socket"), "{text}");
     }
