@@ -302,6 +302,7 @@ fn too_long() -> Error {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::SealFlags;
     use rustix::net::sockopt;
 
     use super::*;
@@ -311,7 +312,8 @@ mod tests {
         let outlet = Outlet::make().unwrap();
         let [rest, socket] = outlet.fds().try_into().unwrap();
         let own = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().unwrap();
-        let inlet = Inlet::new(own(rest), own(socket), len, Deadline::NEVER).unwrap();
+        let watchdog = Deadline::after(Duration::from_secs(20));
+        let inlet = Inlet::new(own(rest), own(socket), len, watchdog).unwrap();
         (outlet, inlet)
     }
 
@@ -336,9 +338,24 @@ mod tests {
     fn what_nobody_takes_is_memory() {
         let body = vec![7; 3 << 20];
         let (outlet, inlet) = ends(body.len() as u64);
+        // As one has that was forked off meanwhile.
+        let _copy = outlet.socket.try_clone().unwrap();
         outlet.send([&[], &body]).unwrap();
         let mut room = vec![0; body.len()];
         inlet.read(&mut room).unwrap();
         assert!(room == body);
+    }
+
+    #[test]
+    fn a_receiver_that_keeps_its_memory_writable_gets_an_error_and_no_second_message() {
+        let body = vec![7; 3 << 20];
+        let (outlet, inlet) = ends(body.len() as u64);
+        rustix::fs::ftruncate(&outlet.rest, 4096).unwrap();
+        rustix::fs::fcntl_add_seals(&outlet.rest, SealFlags::SHRINK).unwrap();
+        let memory = memory::Memory::from_fd(outlet.rest.as_fd()).unwrap();
+        let _mapping = memory.map(0, 4096).unwrap();
+        let error = outlet.send([&[], &body]).unwrap_err();
+        assert!(!socket::is_full(&error) && !socket::is_too_large(&error), "{error:?}");
+        assert!(inlet.to_vec().is_err());
     }
 }
