@@ -36,10 +36,11 @@ struct Size {
     many: u64,
 }
 
-const SIZES: [Size; 6] = [
+const SIZES: [Size; 7] = [
     Size { name: "64 B", len: 64, turns: 20_000, many: 200_000 },
     Size { name: "4 KiB", len: 4 << 10, turns: 20_000, many: 100_000 },
     Size { name: "64 KiB", len: 64 << 10, turns: 4000, many: 16_000 },
+    Size { name: "128 KiB", len: 128 << 10, turns: 2000, many: 4000 },
     Size { name: "1 MiB", len: 1 << 20, turns: 400, many: 400 },
     Size { name: "16 MiB", len: 16 << 20, turns: 16, many: 64 },
     Size { name: "64 MiB", len: 64 << 20, turns: 4, many: 8 },
