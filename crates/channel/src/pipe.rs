@@ -174,8 +174,8 @@ impl<S: Serialize + DeserializeOwned, R> Connection<S, R> {
     /// Sends a value, and waits for room if the other end is slow to receive.
     ///
     /// `Ok` says that it is under way, or in the hands of a thread that waits for it, not that it was
-    /// read. A value of any size goes through: one above 64 KiB as memory that is handed over, or while
-    /// it is received.
+    /// read. A value of any size goes through: one above 64 KiB while it is received, or as memory that is
+    /// handed over.
     ///
     /// # Errors
     ///

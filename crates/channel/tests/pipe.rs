@@ -101,7 +101,7 @@ fn a_large_message_waits_for_no_receiver_that_is_killed() {
 fn messages_of_any_size_pass_each_other() {
     const ONE_PACKET: [usize; 8] = [0, 1, 63, 64, 4096, 65_519, 65_520, 65_536];
     const LONG: [usize; 8] =
-        [65_537, 100_000, 196_592, 196_605, 196_606, 1 << 20, 20_000_003, 32 << 20];
+        [65_537, 100_000, 131_056, 131_069, 131_070, 1 << 20, 20_000_003, 32 << 20];
     fn exchange(end: &Connection<Vec<u8>>, own: u8, other: u8) {
         for len in ONE_PACKET.into_iter().chain(LONG) {
             end.send(vec![own; len]).unwrap();
@@ -117,17 +117,20 @@ fn messages_of_any_size_pass_each_other() {
 
 #[test]
 fn long_messages_wait_for_a_receiver_without_their_sender() {
-    let (here, there) = pipe::<Vec<u8>>().unwrap();
-    for round in 0..3 {
-        for len in [70_000, 100_000, 190_000, 300_000] {
-            here.send(vec![round; len]).unwrap();
-            here.send(vec![round + 1; len]).unwrap();
+    let lengths = [16, 20_000, 70_000, 100_000, 131_000, 190_000, 300_000];
+    for start in 0..lengths.len() {
+        let mut lengths = lengths;
+        lengths.rotate_left(start);
+        let (here, there) = pipe::<Vec<u8>>().unwrap();
+        for (index, len) in (0..).zip(lengths) {
+            for byte in [index, index + 100] {
+                here.send(vec![byte; len]).unwrap();
+            }
         }
-    }
-    for round in 0..3 {
-        for len in [70_000, 100_000, 190_000, 300_000] {
-            assert!(there.recv().unwrap() == vec![round; len], "{len}");
-            assert!(there.recv().unwrap() == vec![round + 1; len], "{len}");
+        for (index, len) in (0..).zip(lengths) {
+            for byte in [index, index + 100] {
+                assert!(there.recv().unwrap() == vec![byte; len], "{len} of {lengths:?}");
+            }
         }
     }
 }
@@ -631,7 +634,7 @@ fn bytes_cross_whole_and_unchanged() {
         },
         there,
     );
-    for len in [0, 1, 496, 497, 65_536, 65_537, 196_608, 196_609, 1 << 20] {
+    for len in [0, 1, 496, 497, 65_536, 65_537, 131_072, 131_073, 1 << 20] {
         let bytes: Vec<u8> = (0..len).map(|index| (index % 251) as u8).collect();
         here.send_bytes(&bytes).unwrap();
         assert!(here.recv_bytes().unwrap() == bytes, "{len}");

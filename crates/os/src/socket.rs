@@ -3,7 +3,7 @@
 mod control;
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use control::Space;
@@ -17,7 +17,9 @@ use rustix::net::{
 /// The most file descriptors that one packet takes: the kernel's `SCM_MAX_FD`.
 pub const MAX_FDS: usize = 253;
 
-const CONTROL_SPACE: usize = rustix::cmsg_space!(ScmRights(MAX_FDS));
+/// Room for them, and for what comes unasked where whoever had a receiving socket before has set its options: the
+/// sender's credentials, label and process.
+const CONTROL_SPACE: usize = rustix::cmsg_space!(ScmRights(MAX_FDS)) + 512;
 
 /// Whether a call may block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +78,7 @@ pub fn check(socket: impl AsFd) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// It is no connected socket.
+/// It is no socket.
 ///
 /// # Examples
 ///
@@ -271,7 +273,8 @@ fn recv_once(socket: BorrowedFd<'_>, buffer: &mut [u8], wait: Wait) -> io::Resul
             fds.extend(received);
         }
     }
-    drop(control);
+    // All was taken, and its `Drop` would look for more at a place where no header begins.
+    mem::forget(control);
     drop(space.take_pidfd());
     if message.flags.contains(ReturnFlags::CTRUNC) {
         return Err(Errno::MFILE.into());

@@ -30,10 +30,9 @@ use crate::stream::{self, Inlet, Outlet};
 /// ```
 pub const INLINE_MAX: usize = 64 << 10;
 
-/// The longest body of a packet that is sent by a call which streams and waits; and of a stream's packets. It is as long
-/// as leaves room for a second one in the buffer that sockets usually have, 208 KiB, since one that has room left takes
-/// another.
-pub(crate) const PACKET_MAX: usize = 192 << 10;
+/// The longest body that a call sends so which streams and waits, if little is in the socket's buffer: a quarter of 208
+/// KiB usually. Together they are so much that some thirty messages which go through memory still fit.
+const INLINE_MOST: usize = 128 << 10;
 
 const HEADER: usize = 16;
 /// The longest packet that is copied together, unless it is to be handed over.
@@ -83,20 +82,30 @@ pub(crate) fn send(
 ) -> io::Result<()> {
     let len = body[0].len() + body[1].len();
     let streams = streams && wait == Wait::Block;
-    let inline =
-        len <= INLINE_MAX || streams && len <= PACKET_MAX && stream::await_room(link.socket)?;
-    if inline {
+    let inline = if len <= INLINE_MAX {
+        Some(wait)
+    } else if streams && len <= INLINE_MOST && stream::await_room(link.socket) {
+        // Others send over the same socket.
+        Some(Wait::Try)
+    } else {
+        None
+    };
+    if let Some(wait) = inline {
         if !fds.is_empty() {
             link.announce_fds(wait)?;
         }
+        let is_refused = |error: &io::Error| {
+            let no_room = len > INLINE_MAX && error.kind() == io::ErrorKind::WouldBlock;
+            no_room || socket::is_too_large(error)
+        };
         match send_packet(link, 0, len, body, &[], fds, wait) {
-            Err(error) if socket::is_too_large(&error) => {}
+            Err(error) if is_refused(&error) => {}
             result => return result,
         }
     }
     link.announce_fds(wait)?;
     if streams
-        && len > PACKET_MAX
+        && len > INLINE_MOST
         && let Some(outlet) = Outlet::new()
     {
         send_packet(link, IN_STREAM, len, [&[], &[]], &outlet.fds(), fds, wait)?;
@@ -473,7 +482,7 @@ impl Buffer {
     fn take() -> Self {
         let mut bytes = BUFFER.take();
         if bytes.is_empty() {
-            bytes = vec![0; HEADER + PACKET_MAX];
+            bytes = vec![0; HEADER + INLINE_MOST];
         }
         Buffer(bytes)
     }

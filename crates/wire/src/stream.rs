@@ -3,6 +3,7 @@
 //! What is under way at a time is so little that it stays in the processor's cache, where memory
 //! for all of it would have to be found, filled and given back.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::AtomicU32;
@@ -16,7 +17,10 @@ use multiproc_os::poll;
 use multiproc_os::socket::{self, Wait};
 
 use crate::error::Error;
-use crate::frame::PACKET_MAX;
+
+/// The longest packet, if there is memory for it: as long as leaves room for a second one in the buffer that sockets
+/// usually have, 208 KiB, since one that has room left takes another.
+const PIECE: usize = 192 << 10;
 
 /// The sending end.
 pub(crate) struct Outlet {
@@ -38,7 +42,7 @@ impl Outlet {
 
     fn make() -> io::Result<Self> {
         let (socket, far) = socket::pair()?;
-        Ok(Outlet { socket, far: Some(far), rest: Unsealed::new()?, piece: PACKET_MAX })
+        Ok(Outlet { socket, far: Some(far), rest: Unsealed::new()?, piece: PIECE })
     }
 
     /// What the receiver has to have: where the rest will be, and where it comes from.
@@ -120,26 +124,26 @@ impl Outlet {
     }
 }
 
-/// Waits until a packet may go that leaves little room for others, as long as the receiver keeps up. So there is one of
-/// them in the buffer at a time, and none keeps the sender from what goes through memory.
-pub(crate) fn await_room(socket: BorrowedFd<'_>) -> io::Result<bool> {
-    let has_room = || poll::writable(socket, Deadline::now());
-    if has_room()? {
-        return Ok(true);
+/// Waits until little is in the socket's buffer, as long as the receiver keeps up, and tells whether it is so.
+pub(crate) fn await_room(socket: BorrowedFd<'_>) -> bool {
+    // Who cannot ask is told by the attempt.
+    let has_room = || poll::writable(socket, Deadline::now()).unwrap_or(true);
+    if has_room() {
+        return true;
     }
     if !multiproc_os::patience::is_on() || rests() {
-        return Ok(false);
+        return false;
     }
     let (since, patience) = (Instant::now(), patience(0));
     while since.elapsed() < patience {
         thread::yield_now();
-        if has_room()? {
+        if has_room() {
             succeeded();
-            return Ok(true);
+            return true;
         }
     }
     missed();
-    Ok(false)
+    false
 }
 
 /// How long a receiver may take to begin or to go on: it may have to read and to get rid of the last
@@ -181,7 +185,7 @@ fn succeeded() {
 #[derive(Debug)]
 pub(crate) struct Inlet {
     socket: OwnedFd,
-    rest: OwnedFd,
+    rest: File,
     len: usize,
     deadline: Deadline,
 }
@@ -197,7 +201,7 @@ impl Inlet {
         let no_socket = |_| Error::corrupt("its body comes from no socket");
         socket::check(&socket).map_err(no_socket)?;
         let len = usize::try_from(len).map_err(|_| Error::corrupt("it is longer than memory"))?;
-        Ok(Inlet { socket, rest, len, deadline })
+        Ok(Inlet { socket, rest: rest.into(), len, deadline })
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -211,7 +215,7 @@ impl Inlet {
         let mut bytes = Vec::new();
         while bytes.len() < self.len {
             let left = self.len - bytes.len();
-            if bytes.capacity() - bytes.len() < left.min(PACKET_MAX) {
+            if bytes.capacity() - bytes.len() < left.min(PIECE) {
                 let more = bytes.len().max(BELIEVED).min(left);
                 memory::reserve(&mut bytes, more)
                     .map_err(|error| Error::io("receive", error.into()))?;
@@ -248,7 +252,7 @@ impl Inlet {
         let cut = || Error::corrupt("its sender has gone before all of it was sent");
         let rest = self.rest.try_clone().map_err(|error| Error::io("open", error))?;
         let left = self.len - received;
-        match SealedFile::check(rest, left as u64) {
+        match SealedFile::check(rest.into(), left as u64) {
             Ok(rest) if rest.len() == left => Ok(rest),
             Err(error) if error.kind() != io::ErrorKind::InvalidData => {
                 Err(Error::io("open", error))
@@ -265,7 +269,7 @@ impl Inlet {
         /// as the first time may have been over while all processes of a terminal were stopped.
         const GRACE: Duration = Duration::from_millis(500);
         let mut since: Option<Instant> = None;
-        let mut waits = 0;
+        let mut written = None;
         loop {
             match receive() {
                 Ok(received) => return Ok(received),
@@ -288,8 +292,14 @@ impl Inlet {
             };
             match poll::readable([self.socket.as_fd()], until) {
                 Ok([true]) => {}
-                Ok([false]) if waits == 0 => waits += 1,
-                Ok([false]) => return Err(Error::corrupt("its sender has stopped half-way")),
+                Ok([false]) => {
+                    // It may be at the rest, which is long.
+                    let size = self.rest.metadata().map_or(0, |of| of.len());
+                    if written == Some(size) {
+                        return Err(Error::corrupt("its sender has stopped half-way"));
+                    }
+                    written = Some(size);
+                }
                 Err(error) => return Err(Error::io("wait for", error)),
             }
         }
@@ -319,8 +329,8 @@ mod tests {
 
     #[test]
     fn a_buffer_of_any_size_takes_a_body_of_any() {
-        for buffer in [1, 10_000, 100_000, PACKET_MAX] {
-            for len in [1, 5000, PACKET_MAX, PACKET_MAX + 1, 3 << 20] {
+        for buffer in [1, 10_000, 100_000, PIECE] {
+            for len in [1, 5000, PIECE, PIECE + 1, 3 << 20] {
                 let body: Vec<u8> = (0..len).map(|index| (index % 251) as u8).collect();
                 let (outlet, inlet) = ends(len as u64 + 3);
                 sockopt::set_socket_send_buffer_size(&outlet.socket, buffer).unwrap();

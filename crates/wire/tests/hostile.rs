@@ -7,13 +7,13 @@ use std::fs::File;
 use std::io::{self, IoSlice, Write};
 use std::mem::MaybeUninit;
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use common::{alone, count_open};
 use multiproc_os::deadline::Deadline;
 use multiproc_os::socket::{self, Wait};
-use multiproc_wire::{Endpoint, Error, SharedFd};
+use multiproc_wire::{Endpoint, Error, SharedFd, encode};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
@@ -120,7 +120,7 @@ fn headers_that_are_wrong() {
     }
     let text = u64s(&vec![0xff; 64 << 10]);
     assert!(text.contains("not of this format"), "{text}");
-    let text = u64s(&packet(0, 0, 200_000, &vec![0; 200_000]));
+    let text = u64s(&packet(0, 0, 150_000, &vec![0; 150_000]));
     assert!(text.contains("longer than any packet"), "{text}");
 }
 
@@ -356,6 +356,47 @@ fn streams_that_are_none_or_stop() {
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/statm").unwrap();
     status.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+}
+
+#[test]
+fn a_descriptor_that_nobody_asked_for_is_closed() {
+    let _alone = alone();
+    let null = null();
+    let open = count_open();
+    for count in [0, 1, 200, 253, 300] {
+        let (here, there) = Endpoint::pair().unwrap();
+        if !tell_of_senders(there.as_fd()) {
+            println!("skipped: this kernel has no SO_PASSPIDFD");
+            return;
+        }
+        let handles: Vec<SharedFd> = (0..count).map(|_| null.try_clone().unwrap().into()).collect();
+        here.send(&encode(&handles).unwrap(), Deadline::NEVER).unwrap();
+        let received: Vec<SharedFd> = there.recv(Deadline::NEVER).unwrap().unwrap();
+        assert_eq!(received.len(), count);
+        drop((handles, received, here, there));
+        assert_eq!(count_open(), open, "{count}");
+    }
+    // Whoever sends a courier may have had that done.
+    let (load, unload) = socket::pair().unwrap();
+    assert!(tell_of_senders(unload.as_fd()));
+    send_raw(&load, &[MARK], &[null.as_fd(); 2]);
+    let bytes = packet(BY_COURIER, 2, 2, &[0, 1]);
+    let both: [SharedFd; 2] = receive(&bytes, &[unload.as_fd()]).unwrap();
+    drop((both, load, unload));
+    assert_eq!(count_open(), open);
+}
+
+/// Has each packet tell of its sender, with a descriptor of that and more.
+#[allow(unsafe_code)] // setsockopt(2).
+fn tell_of_senders(receiver: BorrowedFd<'_>) -> bool {
+    const SO_PASSPIDFD: i32 = 76;
+    [libc::SO_PASSCRED, SO_PASSPIDFD].into_iter().all(|option| {
+        let one = 1i32;
+        let len = size_of::<i32>() as libc::socklen_t;
+        let (receiver, one) = (receiver.as_raw_fd(), (&raw const one).cast());
+        // SAFETY: it reads the integer.
+        unsafe { libc::setsockopt(receiver, libc::SOL_SOCKET, option, one, len) == 0 }
+    })
 }
 
 #[test]

@@ -57,37 +57,3 @@ impl Space {
         Some(unsafe { bytes.assume_init_ref() })
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use std::io::IoSlice;
-    use std::os::fd::{AsFd, AsRawFd};
-
-    use super::super::{Wait, pair, recv, send};
-
-    #[test]
-    fn a_descriptor_that_nobody_asked_for_is_closed() {
-        const SO_PASSPIDFD: i32 = 76;
-        let (here, there) = pair().unwrap();
-        let one = 1i32;
-        // SAFETY: it reads the integer.
-        let set = unsafe {
-            let len = size_of::<i32>() as libc::socklen_t;
-            let one = (&raw const one).cast();
-            libc::setsockopt(there.as_raw_fd(), libc::SOL_SOCKET, SO_PASSPIDFD, one, len)
-        };
-        if set != 0 {
-            println!("skipped: this kernel has no SO_PASSPIDFD");
-            return;
-        }
-        for fds in [&[][..], &[here.as_fd()], &[here.as_fd(); 200]] {
-            send(&here, &[IoSlice::new(b"packet")], fds, Wait::Block).unwrap();
-            let lowest = here.try_clone().unwrap().as_raw_fd();
-            let packet = recv(&there, &mut [0; 8], Wait::Block).unwrap().unwrap();
-            assert_eq!((packet.len, packet.fds.len()), (6, fds.len()));
-            drop(packet);
-            // The kernel takes the lowest number that is free.
-            assert_eq!(here.try_clone().unwrap().as_raw_fd(), lowest);
-        }
-    }
-}
